@@ -1,0 +1,192 @@
+"""DaViT, the image encoder of Florence-2: attention over windows of space, then over groups of channels.
+
+Source: "DaViT: Dual Attention Vision Transformers" (arXiv 2204.03645); constants of Florence-2, table 15.
+
+A feature map is (B, H, W, C) everywhere in this file, so linear layers and norms need no transposes and the
+convolutions run channels-last. Four stages; each shrinks the map with one convolution and then alternates
+
+    spatial block   attention among the tokens of a window, heads over channels      DaViT, eq. 2
+    channel block   attention among the channels of a group, over all tokens          DaViT, eq. 3
+
+The depthwise 3x3 convolutions of the blocks are the only positional encoding. No norm follows the last stage.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from florence2.config import VisionConfig
+from florence2.model.attention import attend
+
+
+class DaViT(nn.Module):
+    """(B, 3, H, W) pixel values → (B, h, w, C) map of the last stage, h ≈ H / 32.
+
+    ``gradient_checkpointing`` recomputes each stage in the backward pass: less memory, the same numbers.
+    """
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        # One rate per block, spatial and channel counted apart, rising linearly with depth.
+        rates = torch.linspace(0, config.drop_path, 2 * sum(config.depths)).tolist()
+        stages = []
+        for i in range(len(config.dims)):
+            here, rates = rates[: 2 * config.depths[i]], rates[2 * config.depths[i] :]
+            stages.append(Stage(config, i, here))
+        self.stages = nn.ModuleList(stages)
+        self.gradient_checkpointing = False
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        x = pixel_values.permute(0, 2, 3, 1)  # (B, H, W, 3)
+        for stage in self.stages:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(stage, x, use_reentrant=False)
+            else:
+                x = stage(x)
+        return x
+
+
+class Stage(nn.Module):
+    """Patch embedding, then ``depths[i]`` pairs of (spatial block, channel block)."""
+
+    def __init__(self, config: VisionConfig, i: int, drop_path: list[float]) -> None:
+        super().__init__()
+        dim = config.dims[i]
+        self.embed = PatchEmbedding(config, i)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "spatial": Block(dim, WindowAttention(dim, config.heads[i], config.window), drop_path[2 * j]),
+                    "channel": Block(dim, ChannelAttention(dim, config.groups[i]), drop_path[2 * j + 1]),
+                }
+            )
+            for j in range(config.depths[i])
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        for pair in self.blocks:
+            x = pair["channel"](pair["spatial"](x))
+        return x
+
+
+class PatchEmbedding(nn.Module):
+    """Strided convolution; LayerNorm behind it in the first stage, before it in the others."""
+
+    def __init__(self, config: VisionConfig, i: int) -> None:
+        super().__init__()
+        c_in = 3 if i == 0 else config.dims[i - 1]
+        c_out = config.dims[i]
+        self.prenorm = config.patch_prenorm[i]
+        self.conv = nn.Conv2d(
+            c_in, c_out, config.patch_kernels[i], config.patch_strides[i], config.patch_paddings[i]
+        )
+        self.norm = nn.LayerNorm(c_in if self.prenorm else c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.prenorm:
+            x = self.norm(x)
+        x = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, h, w, C)
+        return x if self.prenorm else self.norm(x)
+
+
+class Block(nn.Module):
+    """The skeleton that both kinds of attention share: depthwise conv, attention, depthwise conv, MLP."""
+
+    def __init__(self, dim: int, attention: nn.Module, drop_path: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.attention = attention
+        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = MLP(dim)
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C)
+        x = x + _convolve(self.conv1, x)
+        x = x + self._drop(self.attention(self.norm1(x)))
+        x = x + _convolve(self.conv2, x)
+        return x + self._drop(self.mlp(self.norm2(x)))
+
+    def _drop(self, branch: Tensor) -> Tensor:
+        """Stochastic depth: drop the branch of a whole sample, scale the survivors."""
+        if not self.training or self.drop_path == 0.0:
+            return branch
+        keep = 1.0 - self.drop_path
+        survives = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) < keep
+        return branch * (survives / keep).to(branch.dtype)
+
+
+class WindowAttention(nn.Module):
+    """Attention inside windows of ``window`` x ``window`` tokens (DaViT, eq. 2).
+
+    The map is zero-padded at the right and the bottom to whole windows. The padding takes part as keys and
+    values and is not masked: the reference does the same, and its weights were trained with it.
+    """
+
+    def __init__(self, dim: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = window
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, H, W, C = x.shape
+        s = self.window
+        x = F.pad(x, (0, 0, 0, -W % s, 0, -H % s))
+        rows, columns = x.shape[1] // s, x.shape[2] // s
+        x = x.view(B, rows, s, columns, s, C).transpose(2, 3).reshape(-1, s * s, C)  # (B*windows, s*s, C)
+        qkv = self.qkv(x).view(x.shape[0], s * s, 3, self.heads, C // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B*windows, heads, s*s, head_dim)
+        x = attend(q, k, v).transpose(1, 2).reshape(-1, s * s, C)
+        x = self.proj(x).view(B, rows, columns, s, s, C).transpose(2, 3)
+        return x.reshape(B, rows * s, columns * s, C)[:, :H, :W]
+
+
+class ChannelAttention(nn.Module):
+    """Attention among the channels of a group, with all tokens as features (DaViT, eq. 3).
+
+    The scale is 1/√N with N the number of tokens of the map, so it changes with the resolution.
+    """
+
+    def __init__(self, dim: int, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, H, W, C = x.shape
+        N = H * W
+        qkv = self.qkv(x).view(B, N, 3, self.groups, C // self.groups)
+        q, k, v = qkv.permute(2, 0, 3, 4, 1)  # each (B, groups, c, N)
+        weights = ((q * N**-0.5) @ k.transpose(-2, -1)).softmax(-1)  # (B, groups, c, c)
+        x = (weights @ v).permute(0, 3, 1, 2).reshape(B, H, W, C)
+        return self.proj(x)
+
+
+class MLP(nn.Module):
+    def __init__(self, dim: int, ratio: int = 4) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, ratio * dim)
+        self.fc2 = nn.Linear(ratio * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+def _convolve(conv: nn.Module, x: Tensor) -> Tensor:
+    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def initialise(module: DaViT) -> None:
+    """Weights of a model from scratch: normal with standard deviation 0.02, biases zero, norms one."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            nn.init.normal_(part.weight, std=0.02)
+            nn.init.zeros_(part.bias)
