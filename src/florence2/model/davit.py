@@ -81,9 +81,7 @@ class PatchEmbedding(nn.Module):
         c_in = 3 if i == 0 else config.dims[i - 1]
         c_out = config.dims[i]
         self.prenorm = config.patch_prenorm[i]
-        self.conv = nn.Conv2d(
-            c_in, c_out, config.patch_kernels[i], config.patch_strides[i], config.patch_paddings[i]
-        )
+        self.conv = nn.Conv2d(c_in, c_out, config.patch_kernels[i], config.patch_strides[i], config.patch_paddings[i])
         self.norm = nn.LayerNorm(c_in if self.prenorm else c_out)
 
     def forward(self, x: Tensor) -> Tensor:
