@@ -103,8 +103,8 @@ class Bart(nn.Module):
     def encode(self, embeds: Tensor, mask: Tensor | None) -> Memory:
         """(B, S, D) embeddings and (B, S) bool → memory of B rows."""
         states = self.encoder(embeds, mask)
-        pairs = [layer.cross_attention.keys_values(states) for layer in self.decoder.layers]
-        return Memory(states, mask, tuple(k for k, _ in pairs), tuple(v for _, v in pairs))
+        keys, values = self.decoder.cross_keys_values(states)
+        return Memory(states, mask, keys, values)
 
     def decode(self, ids: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """(R, n) ids → (R, n, D) hidden states. With a cache the ids go on from what it holds."""
@@ -161,6 +161,16 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.d_model)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.gradient_checkpointing = False
+
+    def cross_keys_values(self, states: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """(B, S, D) encoder states → every layer's keys and values, (B, heads, S, head_dim) each."""
+        keys, values = [], []
+        for layer in self.layers:
+            assert isinstance(layer, DecoderLayer)
+            k, v = layer.cross_attention.keys_values(states)
+            keys.append(k)
+            values.append(v)
+        return tuple(keys), tuple(values)
 
     def forward(self, embeds: Tensor, memory: Memory, cache: Cache | None) -> Tensor:  # (R, n, D)
         start = 0 if cache is None else cache.length

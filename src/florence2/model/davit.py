@@ -54,23 +54,29 @@ class Stage(nn.Module):
 
     def __init__(self, config: VisionConfig, i: int, drop_path: list[float]) -> None:
         super().__init__()
-        dim = config.dims[i]
         self.embed = PatchEmbedding(config, i)
         self.blocks = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "spatial": Block(dim, WindowAttention(dim, config.heads[i], config.window), drop_path[2 * j]),
-                    "channel": Block(dim, ChannelAttention(dim, config.groups[i]), drop_path[2 * j + 1]),
-                }
-            )
-            for j in range(config.depths[i])
+            DualBlock(config, i, drop_path[2 * j], drop_path[2 * j + 1]) for j in range(config.depths[i])
         )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x)
-        for pair in self.blocks:
-            x = pair["channel"](pair["spatial"](x))
+        for block in self.blocks:
+            x = block(x)
         return x
+
+
+class DualBlock(nn.Module):
+    """A spatial block, then a channel block: DaViT's dual attention."""
+
+    def __init__(self, config: VisionConfig, i: int, spatial_drop_path: float, channel_drop_path: float) -> None:
+        super().__init__()
+        dim = config.dims[i]
+        self.spatial = Block(dim, WindowAttention(dim, config.heads[i], config.window), spatial_drop_path)
+        self.channel = Block(dim, ChannelAttention(dim, config.groups[i]), channel_drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.channel(self.spatial(x))
 
 
 class PatchEmbedding(nn.Module):
@@ -187,4 +193,5 @@ def initialise(module: DaViT) -> None:
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
             nn.init.normal_(part.weight, std=0.02)
-            nn.init.zeros_(part.bias)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -42,7 +42,7 @@ class Projector(nn.Module):
                 f"the image gives a {h} x {w} map, the position table ends at {longest}; "
                 f"resize it to at most {32 * longest} px a side"
             )
-        if T > frames:
+        if frames < T:
             raise ImageError(f"{T} frames were given, the temporal table ends at {frames}; give fewer frames")
         columns = self.columns.weight[:w].expand(h, w, -1)
         rows = self.rows.weight[:h, None].expand(h, w, -1)
