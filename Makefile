@@ -1,0 +1,36 @@
+# Everything a newcomer needs. Each target installs what it uses into .venv on first call.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: demo test test-fast lint types bench clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(READY)
+
+demo: $(READY)  ## every task on real photos with the embedded model; pictures in out/demo
+	$(BIN)/python examples/demo.py --output out/demo
+
+test: $(READY)  ## everything, under 12 minutes on 2 cores
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)  ## leaves out what takes more than about three seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+bench: $(READY)  ## tables of speed and size in benchmarks/results
+	$(BIN)/python benchmarks/decoder.py
+
+clean:
+	rm -rf $(VENV) out build dist
