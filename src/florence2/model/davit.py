@@ -31,7 +31,7 @@ class DaViT(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         # One rate per block, spatial and channel counted apart, rising linearly with depth.
-        rates = torch.linspace(0, config.drop_path, 2 * sum(config.depths)).tolist()
+        rates = torch.linspace(0, config.drop_path, 2 * sum(config.depths), device="cpu").tolist()
         stages = []
         for i in range(len(config.dims)):
             here, rates = rates[: 2 * config.depths[i]], rates[2 * config.depths[i] :]
