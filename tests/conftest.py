@@ -1,0 +1,42 @@
+"""Where the tests find what is not part of the repository, and the embedded model that is.
+
+Shared data (golden values, photos) is looked for in the folder that the environment variable FLORENCE2_SHARED
+names, else in ``shared`` beside the repository. A test that needs it is skipped, with the reason, where it is absent.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The shared folder."""
+    named = os.environ.get("FLORENCE2_SHARED")
+    folder = Path(named) if named else REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no shared data: set FLORENCE2_SHARED, or put the folder `shared` beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Path:
+    """Values computed by Microsoft's reference code."""
+    folder = shared / "golden"
+    if not folder.is_dir():
+        pytest.skip("the shared folder holds no golden values")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def nano_path() -> Path:
+    """The embedded model."""
+    folder = REPOSITORY / "src" / "florence2" / "assets" / "nano"
+    if not (folder / "tokenizer.json").is_file():
+        pytest.skip("the embedded model is not in this working tree")
+    return folder
