@@ -1,0 +1,284 @@
+"""Every stage of the model against values computed by Microsoft's own code (golden/README.md)."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from florence2.checkpoints.layouts import MICROSOFT, to_ours
+from florence2.model import Florence2Model
+from tests.golden.reference import load_reference
+
+SQUARE = ["96x96", "160x160"]
+ALL_SIZES = [*SQUARE, "100x68", "52x130", "224x96"]
+TOLERANCE = 2e-5  # of the largest absolute value; the golden set suggests 1e-5 between two implementations
+
+
+@pytest.fixture(scope="module")
+def model(golden: Path) -> Florence2Model:
+    return load_reference(golden)
+
+
+@pytest.fixture(scope="module")
+def vision(golden: Path) -> dict[str, Tensor]:
+    return load_file(golden / "vision.safetensors")
+
+
+@pytest.fixture(scope="module")
+def forward(golden: Path) -> dict[str, Tensor]:
+    return load_file(golden / "forward.safetensors")
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    assert ours.shape == theirs.shape
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+# --- the image encoder ------------------------------------------------------------------------------------------
+
+
+def stages_of(model: Florence2Model, pixel_values: Tensor) -> list[Tensor]:
+    """The map behind each stage, as token lists (B, h*w, C)."""
+    maps: list[Tensor] = []
+    handles = [
+        stage.register_forward_hook(lambda _, __, out: maps.append(out.flatten(1, 2))) for stage in model.vision.stages
+    ]
+    with torch.no_grad():
+        model.vision(pixel_values)
+    for handle in handles:
+        handle.remove()
+    return maps
+
+
+def worst_stage(model: Florence2Model, vision: dict[str, Tensor], size: str) -> float:
+    maps = stages_of(model, vision[f"{size}.pixel_values"].float())
+    return max(difference(maps[i], vision[f"{size}.stage{i}"]) for i in range(4))
+
+
+@pytest.mark.parametrize("size", ALL_SIZES)
+def test_stages(model: Florence2Model, vision: dict[str, Tensor], size: str) -> None:
+    assert worst_stage(model, vision, size) < TOLERANCE
+
+
+def mask_window_padding(model: Florence2Model) -> None:
+    """The fault: padding goes in before the norm's bias reaches it, as if windows were never padded with zeros."""
+    for stage in model.vision.stages:
+        for block in stage.blocks:
+            block.spatial.attention.qkv.bias.data.zero_()
+
+
+def scale_channels_by_width(model: Florence2Model) -> None:
+    """The fault: channel attention scaled by the channels of a group instead of by the number of tokens."""
+    for stage in model.vision.stages:
+        for block in stage.blocks:
+            attention = block.channel.attention
+            width = attention.qkv.in_features // attention.groups
+            attention.qkv.weight.data[: attention.qkv.in_features] *= 5.0 / width
+
+
+@pytest.mark.parametrize("fault", [mask_window_padding, scale_channels_by_width])
+def test_stages_notice_a_fault(
+    model: Florence2Model, vision: dict[str, Tensor], fault: Callable[[Florence2Model], None]
+) -> None:
+    broken = copy.deepcopy(model)
+    fault(broken)
+    assert worst_stage(broken, vision, "100x68") > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("size", SQUARE)
+def test_projector(model: Florence2Model, vision: dict[str, Tensor], size: str) -> None:
+    with torch.no_grad():
+        ours = model.encode_image(vision[f"{size}.pixel_values"].float())
+    assert difference(ours, vision[f"{size}.projector"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("frames", [2, 3])
+def test_several_frames(model: Florence2Model, vision: dict[str, Tensor], frames: int) -> None:
+    with torch.no_grad():
+        ours = model.encode_image(vision[f"frames{frames}.pixel_values"].float())
+    assert difference(ours, vision[f"frames{frames}.projector"]) < TOLERANCE
+
+
+def test_non_square_maps_equal_the_native_port(model: Florence2Model, golden: Path, vision: dict[str, Tensor]) -> None:
+    native = load_file(golden / "native" / "nonsquare_projector.safetensors")
+    assert native
+    for name, theirs in native.items():
+        size = name.split(".")[0]
+        with torch.no_grad():
+            ours = model.encode_image(vision[f"{size}.pixel_values"].float())
+        assert difference(ours, theirs) < TOLERANCE, name
+
+
+def test_projector_notices_swapped_axes(model: Florence2Model, vision: dict[str, Tensor]) -> None:
+    broken = copy.deepcopy(model)
+    projector = broken.projector
+    projector.rows, projector.columns = projector.columns, projector.rows
+    with torch.no_grad():
+        ours = broken.encode_image(vision["96x96.pixel_values"].float())
+    assert difference(ours, vision["96x96.projector"]) > 10 * TOLERANCE
+
+
+def test_temporal_table(model: Florence2Model, vision: dict[str, Tensor]) -> None:
+    from florence2.model.projector import cosine_table
+
+    table = vision["temporal_table"]
+    assert difference(model.projector.temporal, table) < 1e-6
+    assert difference(cosine_table(*table.shape), table) < 1e-6
+    assert difference(cosine_table(table.shape[0] + 1, table.shape[1])[1:], table) > 0.1
+
+
+# --- logits and loss --------------------------------------------------------------------------------------------
+
+
+def run_case(model: Florence2Model, golden: Path, forward: dict[str, Tensor], case: str) -> dict[str, Tensor]:
+    """All outputs of a golden case that our model has too. The reference attends to padding: no prompt mask."""
+    source = json.loads((golden / "forward.json").read_text()).get(case, {}).get("pixel_values_of")
+    pixels = None
+    if source is not None:
+        name, _, row = source.partition("[")
+        pixels = forward[f"{name}.pixel_values"].float()
+        pixels = pixels[int(row[:-1]) :][:1] if row else pixels
+    given = {
+        key: value.long()
+        for key in ("input_ids", "labels", "decoder_input_ids")
+        if (value := forward.get(f"{case}.{key}")) is not None
+    }
+    found: dict[str, Tensor] = {}
+    encoder, decoder = model.text.encoder, model.text.decoder
+    watched = {
+        "encoder_hidden0": encoder.norm,
+        **{f"encoder_hidden{i + 1}": layer for i, layer in enumerate(encoder.layers[:-1])},
+        "encoder_out": encoder,
+        "decoder_hidden0": decoder.norm,
+        **{f"decoder_hidden{i + 1}": layer for i, layer in enumerate(decoder.layers[:-1])},
+        "decoder_last_hidden": decoder,
+        "image_features": model.projector,
+    }
+    handles = [
+        module.register_forward_hook(lambda _, __, out, name=name: found.__setitem__(name, out))
+        for name, module in watched.items()
+    ]
+    with torch.no_grad():
+        output = model(
+            pixels, given["input_ids"], labels=given.get("labels"), decoder_ids=given.get("decoder_input_ids")
+        )
+    for handle in handles:
+        handle.remove()
+    found["logits"] = output.logits
+    if output.loss is not None:
+        found["loss"] = output.loss[None]
+    return found
+
+
+def worst_output(model: Florence2Model, golden: Path, forward: dict[str, Tensor], case: str) -> float:
+    ours = run_case(model, golden, forward, case)
+    inputs = {"input_ids", "labels", "decoder_input_ids", "pixel_values", "attention_mask", "final_logits_bias"}
+    names = [key.split(".")[1] for key in forward if key.startswith(f"{case}.")]
+    names = [name for name in names if name not in inputs]
+    assert "logits" in names
+    return max(difference(ours[name], forward[f"{case}.{name}"]) for name in names)
+
+
+CASES = [
+    "loss_ignore",
+    "loss_padlabels",
+    "decoder_ids",
+    "padded",
+    "unpadded_row0",
+    "unpadded_row1",
+    "unpadded_row2",
+    "text_only",
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forward(model: Florence2Model, golden: Path, forward: dict[str, Tensor], case: str) -> None:
+    assert worst_output(model, golden, forward, case) < TOLERANCE
+
+
+def test_logits_and_loss_to_1e4_absolute(model: Florence2Model, golden: Path, forward: dict[str, Tensor]) -> None:
+    ours = run_case(model, golden, forward, "loss_ignore")
+    assert (ours["logits"] - forward["loss_ignore.logits"]).abs().max() < 1e-4
+    assert (ours["loss"] - forward["loss_ignore.loss"]).abs().max() < 1e-4
+
+
+def test_logits_bias(model: Florence2Model, golden: Path, forward: dict[str, Tensor]) -> None:
+    biased = copy.deepcopy(model)
+    biased.text.logits_bias.copy_(forward["logits_bias.final_logits_bias"][0])
+    assert worst_output(biased, golden, forward, "logits_bias") < TOLERANCE
+    assert worst_output(model, golden, forward, "logits_bias") > 10 * TOLERANCE  # without the bias it fails
+
+
+def shift_positions(model: Florence2Model) -> None:
+    """The fault: positions that begin at row 0 of the table instead of row 2."""
+    for stack in (model.text.encoder, model.text.decoder):
+        stack.positions.weight.data = stack.positions.weight.data.roll(2, 0)
+
+
+def swap_norms(model: Florence2Model) -> None:
+    """The fault: the norm behind self-attention used behind cross-attention, and the other way round."""
+    for layer in model.text.decoder.layers:
+        layer.self_norm, layer.cross_norm = layer.cross_norm, layer.self_norm
+
+
+@pytest.mark.parametrize("fault", [shift_positions, swap_norms])
+def test_forward_notices_a_fault(
+    model: Florence2Model, golden: Path, forward: dict[str, Tensor], fault: Callable[[Florence2Model], None]
+) -> None:
+    broken = copy.deepcopy(model)
+    fault(broken)
+    assert worst_output(broken, golden, forward, "loss_ignore") > 10 * TOLERANCE
+
+
+def test_a_masked_batch_equals_its_rows_alone(model: Florence2Model, forward: dict[str, Tensor]) -> None:
+    """Where the reference attends to padding, a mask gives every row what it would get alone."""
+    pixels = forward["padded.pixel_values"].float()
+    ids = forward["padded.input_ids"].long()
+    mask = forward["padded.attention_mask"].bool()
+    assert not mask.all()
+    with torch.no_grad():
+        ours = model(pixels, ids, mask, decoder_ids=forward["padded.decoder_input_ids"].long()).logits
+    for row in range(len(ids)):
+        assert difference(ours[row : row + 1], forward[f"unpadded_row{row}.logits"]) < TOLERANCE
+    shortest = int(mask.sum(1).argmin())
+    assert difference(ours[shortest], forward["padded.logits"][shortest]) > 10 * TOLERANCE
+
+
+# --- gradients --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gradients(model: Florence2Model, forward: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Gradient of the loss of ``loss_ignore`` by our parameter names."""
+    model.zero_grad(set_to_none=True)
+    output = model(
+        forward["loss_ignore.pixel_values"].float(),
+        forward["loss_ignore.input_ids"].long(),
+        labels=forward["loss_ignore.labels"].long(),
+    )
+    output.loss.backward()
+    yield {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+
+
+def test_gradients(golden: Path, gradients: dict[str, Tensor]) -> None:
+    reference = json.loads((golden / "gradients.json").read_text())["params"]
+    checked = 0
+    for name, values in reference.items():
+        ours, transposed = to_ours(name, MICROSOFT)
+        if ours is None:
+            continue
+        gradient = gradients[ours].T if transposed else gradients[ours]
+        assert list(gradient.shape) == values["shape"], name
+        assert float(gradient.norm()) == pytest.approx(values["l2"], rel=1e-3, abs=1e-5), name
+        first = gradient.flatten()[:4].tolist()
+        assert first == pytest.approx(values["first"], rel=2e-3, abs=1e-4 * max(values["l2"], 1e-2)), name
+        checked += 1
+    assert checked >= len(gradients) - 3
