@@ -203,6 +203,7 @@ NANO = Florence2Config(
         patch_strides=(8, 2, 2, 1),
         patch_paddings=(2, 1, 1, 1),
         window=7,
+        drop_path=0.0,
     ),
     text=TextConfig(
         vocab_size=8000,
@@ -214,6 +215,10 @@ NANO = Florence2Config(
         encoder_ffn_dim=768,
         decoder_ffn_dim=768,
         max_positions=512,
+        # It underfits its photos by far: nothing to regularise yet.
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
     ),
     image=ImageConfig(size=(224, 224)),
     generation=dataclasses.replace(SHIPPED_POLICY, max_new_tokens=256),
