@@ -188,9 +188,9 @@ def _byte_level(model: models.Model) -> tokenizers.Tokenizer:
 
 def _finished(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     """With ``<s>`` and ``</s>`` put around every text, for those who open the saved file with transformers."""
-    bos, eos = backend.token_to_id("<s>"), backend.token_to_id("</s>")
+    vocabulary = backend.get_vocab()
     backend.post_processor = processors.RobertaProcessing(
-        ("</s>", eos), ("<s>", bos), trim_offsets=True, add_prefix_space=False
+        ("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]), trim_offsets=True, add_prefix_space=False
     )
     return backend
 
