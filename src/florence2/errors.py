@@ -24,6 +24,10 @@ class BoxError(TaskError):
     """A box is inverted, empty, outside the photo, not finite or not four numbers."""
 
 
+class AnswerError(Florence2Error, ValueError):
+    """A stored answer misses a field or has an unknown one, or its labels do not fit the categories asked for."""
+
+
 class ConfigError(Florence2Error, ValueError):
     """A configuration contradicts itself or names a field that does not exist."""
 
