@@ -30,7 +30,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)  ## tables of speed and size in benchmarks/results
-	$(BIN)/python benchmarks/decoder.py
+	$(BIN)/python benchmarks/stages.py
 
 clean:
 	rm -rf $(VENV) out build dist
