@@ -72,6 +72,17 @@ class Automaton:
         """The tables as tensors. ``vocab_size`` is the model's, where it has more rows than the tokenizer has ids."""
         return _tensors(self, str(device), max(vocab_size or 0, len(self.class_of)))
 
+    def body(self, ids: Sequence[int]) -> range:
+        """Positions of the answer itself: behind the start token and the forced ``<s>``, before the padding."""
+        begin, end = 0, len(ids)
+        while end and ids[end - 1] == self.pad_id:
+            end -= 1
+        if end > 1 and ids[0] == self.eos_id:
+            begin = 1
+        if begin < end and ids[begin] == self.bos_id:
+            begin += 1
+        return range(begin, end)
+
     def accepts(self, ids: Sequence[int]) -> bool:
         """Is this a whole, well-formed answer, ``</s>`` included? Start token, ``<s>`` and padding may be there."""
         return self.rejection(ids) is None
@@ -79,8 +90,7 @@ class Automaton:
     def rejection(self, ids: Sequence[int]) -> str | None:
         """Why ``accepts`` says no: the first token that may not stand where it stands; None for a good answer."""
         state, registers = self.start, [0, 0]
-        end = self._end(ids)
-        for i in range(self._opening(ids, end), end):
+        for i in self.body(ids):
             token_class = self._class_of(ids[i])
             edge = self.edges[state].get(token_class)
             if edge is None:
@@ -93,7 +103,7 @@ class Automaton:
                 if self.store[state] >= 0:
                     registers[self.store[state]] = n
             state = edge[0]
-        return None if self.accepting[state] else f"the answer ends without </s> after {end} tokens"
+        return None if self.accepting[state] else f"the answer ends without </s> after {len(ids)} tokens"
 
     def segments(self, ids: Sequence[int]) -> tuple[list[Segment], list[Dropped]]:
         """Cuts any ids into segments, and names what was left out. Whatever is accepted is kept whole.
@@ -111,8 +121,7 @@ class Automaton:
                 dropped.append(Dropped(positions, self._why_incomplete(kept[whole:])))
                 del kept[whole:]
 
-        end = self._end(ids)
-        for i in range(self._opening(ids, end), end):
+        for i in self.body(ids):
             token_class = self._class_of(ids[i])
             if token_class == EOS:
                 break
@@ -158,18 +167,6 @@ class Automaton:
 
     def _class_of(self, id: int) -> int:
         return self.class_of[id] if 0 <= id < len(self.class_of) else OTHER
-
-    def _opening(self, ids: Sequence[int], end: int) -> int:
-        """Position behind the decoder's start token and the forced ``<s>``, where they are there."""
-        i = 1 if end > 1 and ids[0] == self.eos_id else 0
-        return i + 1 if i < end and ids[i] == self.bos_id else i
-
-    def _end(self, ids: Sequence[int]) -> int:
-        """Position of the padding at the end."""
-        end = len(ids)
-        while end and ids[end - 1] == self.pad_id:
-            end -= 1
-        return end
 
 
 @dataclass(frozen=True, eq=False)

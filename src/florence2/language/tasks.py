@@ -40,6 +40,10 @@ class Task:
     def __post_init__(self) -> None:
         if not self.name:
             raise TaskError("a task needs a name, such as '<COUNT>'")
+        if self.result not in (Text, Detections, Segments, TextRegions):
+            raise TaskError(
+                f"{self.name} gives {self.result!r}; expected Text, Detections, Segments or TextRegions of florence2.results"
+            )
         if (self.takes == "nothing") == ("{input}" in self.prompt):
             wanted = "must not hold" if self.takes == "nothing" else "must hold"
             raise TaskError(f"{self.name} takes {self.takes}, so its prompt {wanted} {{input}}: {self.prompt!r}")
