@@ -1,0 +1,264 @@
+"""A checkpoint → a model that runs. Strict: what is missing, left over, misshapen or not a number is named.
+
+The model is built without drawing random weights and the tensors of the file are put in place of its own, so
+loading costs one copy of the file. The tied copies of the embedding may be present or not; copies that differ
+are refused, since a head of its own is what made others answer at random without any error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from florence2.checkpoints import configs
+from florence2.checkpoints.hub import locate
+from florence2.checkpoints.layouts import (
+    EMBEDDING,
+    LOGITS_BIAS,
+    OPTIONAL,
+    TEMPORAL,
+    TIED,
+    Layout,
+    Recognised,
+    is_unused,
+    recognise,
+    shape_from_ours,
+    to_ours,
+    translate,
+)
+from florence2.checkpoints.vocabulary import count_words, read_tokenizer
+from florence2.checkpoints.weights import read_weights
+from florence2.config import Florence2Config
+from florence2.errors import CheckpointError, ConfigError
+from florence2.language.tokenizer import Tokenizer
+from florence2.model import Florence2Model
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with all that belongs to it. ``Checkpoint(model, tokenizer, model.config)`` is enough to save one."""
+
+    model: Florence2Model
+    tokenizer: Tokenizer | None
+    """None only where the folder has none and the vocabulary is not the published one."""
+    config: Florence2Config
+    layout: Layout = "florence2"
+    """The layout that the files were in."""
+    source: str = ""
+    """The hub id, or the name of the folder."""
+    recognised: str = ""
+    """How sure the layout is, in words."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.text.shared.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.text.shared.weight.device
+
+
+def load(
+    source: str | Path | None = None,
+    revision: str | None = None,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    offline: bool | None = None,
+) -> Checkpoint:
+    """Load a checkpoint of any of the three layouts; the model is in evaluation mode.
+
+    ``source``: None for the embedded model, a folder, a file of weights with its config.json beside it, or a hub
+    id with ``revision`` (branch, tag or commit). ``dtype`` "auto" is float32 on a CPU, and on a GPU bfloat16 for
+    bfloat16 files and float16 for others, as Microsoft trained them. ``device`` "auto" takes a CUDA GPU where
+    there is one. ``offline=True`` uses the hub's cache only; None leaves that to ``HF_HUB_OFFLINE``.
+
+    Raises CheckpointError for what is wrong with the files, TokenizerError for the tokenizer, ConfigError for an
+    impossible ``dtype`` or ``device``.
+    """
+    where = _device(device)
+    place = locate(source, revision, offline)
+    tensors = read_weights(place.folder, place.weights)
+    try:
+        found = recognise(tensors)
+        config = configs.read(place.folder, found.layout, place.name)
+        tokenizer = read_tokenizer(place.folder, config.text)
+        rows, words = config.text.vocab_size, count_words(tokenizer, config.text)
+        config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=words))
+        model = build(config)
+        state = _fit(tensors, found, model, rows)
+        _place(model, state, _dtype(dtype, where, tensors), where)
+    except CheckpointError as error:
+        if str(place.folder) in str(error):
+            raise
+        raise CheckpointError(f"{place.weights or place.folder}: {error}") from error
+    return Checkpoint(model.eval(), tokenizer, config, found.layout, place.name, str(found))
+
+
+def build(config: Florence2Config) -> Florence2Model:
+    """The model with its weights allocated and not set; its buffers are. Load weights before use."""
+    with _NoInitialisation():
+        return Florence2Model(config)
+
+
+def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """One of the types that a model can have, by its name or itself."""
+    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen is None or chosen not in DTYPES.values():
+        raise ConfigError(f"dtype {dtype!r} is not one that a model can have; expected {', '.join(DTYPES)}")
+    return chosen
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity. One sum over the tensor, and a closer look only where that is not finite."""
+    if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.isfinite().all():
+        bad = int((~tensor.isfinite()).sum())
+        raise CheckpointError(
+            f"{name} holds {bad} values that are not finite in {_plain(tensor.dtype)}; the training that wrote it has "
+            "diverged, or the type is too narrow for it (bfloat16 and float32 reach further than float16)"
+        )
+
+
+def _fit(tensors: dict[str, Tensor], found: Recognised, model: Florence2Model, rows: int) -> dict[str, Tensor]:
+    """Our name → tensor in our shape, still in the file's type. ``rows`` is the vocabulary that the file has."""
+    ours = model.state_dict()
+    layout = found.layout
+    words = ours[EMBEDDING].shape[0]
+    state: dict[str, Tensor] = {}
+    missing: list[str] = []
+    left_over = [name for name in tensors if translate(name, layout, layout) is None and not is_unused(name)]
+    left_over += [name for name in tensors if (known := translate(name, layout, "florence2")) and known not in ours]
+    misshapen: list[str] = []
+
+    for name, own in ours.items():
+        their_name = translate(name, "florence2", layout)
+        candidates = TIED[layout] if name == EMBEDDING else (their_name,)
+        present = [candidate for candidate in candidates if candidate in tensors]
+        if not present:
+            if name in OPTIONAL:
+                state[name] = own  # the constructor's: zeros, or the formula
+            else:
+                missing.append(str(their_name))
+            continue
+        stored = (rows, *own.shape[1:]) if name in (EMBEDDING, LOGITS_BIAS) else tuple(own.shape)
+        expected = shape_from_ours(name, stored, layout)
+        wrong = [candidate for candidate in present if tuple(tensors[candidate].shape) != expected]
+        misshapen += [f"{candidate} is {tuple(tensors[candidate].shape)}, not {expected}" for candidate in wrong]
+        if not wrong:
+            copies = {candidate: to_ours(name, tensors[candidate], layout) for candidate in present}
+            if name in (EMBEDDING, LOGITS_BIAS):
+                copies = {candidate: copy[:words] for candidate, copy in copies.items()}
+            state[name] = next(iter(copies.values()))
+            if not missing and not misshapen and not left_over:  # a broken file is not worth reading
+                _check_copies(copies)
+
+    if missing or left_over or misshapen:
+        problems = (
+            ("missing", missing),
+            ("not known", left_over),
+            ("of another shape than config.json says", misshapen),
+        )
+        raise CheckpointError(
+            f"the weights do not fit the model ({found}): "
+            + "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems if names)
+            + ". Nothing was loaded: take the weights and config.json from one place, or export the model again"
+        )
+    _check_temporal(state[TEMPORAL], ours[TEMPORAL])
+    return state
+
+
+def _place(model: Florence2Model, state: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> None:
+    placed = {}
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{name} holds {_plain(tensor.dtype)}; quantised files are not read, take the float16 or float32 "
+                "weights"
+            )
+        placed[name] = tensor.to(device=device, dtype=dtype, copy=True).contiguous()
+        check_finite(name, placed[name])
+    model.load_state_dict(placed, strict=True, assign=True)
+
+
+def _check_copies(copies: dict[str, Tensor]) -> None:
+    """All copies of the shared embedding must be the same matrix."""
+    (first, kept), *others = copies.items()
+    for name, copy in others:
+        if copy.dtype != kept.dtype or not torch.equal(copy, kept):
+            difference = (copy.float() - kept.float()).abs()
+            if not difference.max() > 0:  # the same in another type
+                continue
+            rows = int((difference.amax(dim=1) > 0).sum())
+            raise CheckpointError(
+                f"{first} and {name} differ in {rows} of {kept.shape[0]} rows (by up to {difference.max():.3g}), but a "
+                "Florence-2 model has one matrix for both. A program that did not tie them wrote this file (Microsoft "
+                "repaired its own files for that in August 2025), and it does not say which of the two is right: fetch "
+                "the present revision, export the model again with tied weights, or delete the wrong tensor"
+            )
+
+
+def _check_temporal(table: Tensor, formula: Tensor) -> None:
+    """The table is never trained; what is far from its formula, rounding aside, was damaged."""
+    worst = float((table.float() - formula.float()).abs().max())
+    if not worst < 0.1:
+        raise CheckpointError(
+            f"the temporal table is up to {worst:.3g} away from the cosine formula that it always holds; the file is "
+            "damaged, copy it again (or delete the table from it: it is computed where it is missing)"
+        )
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Skips the random numbers that layers fill themselves with. Memory that nothing writes to costs nothing.
+
+    The meta device would do the same, but building on it imports the compiler of torch first, which takes seconds.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return func(*args, **kwargs)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device {device!r} does not exist; expected auto, cpu, cuda, cuda:1 or mps") from error
+    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError(
+            f"device {str(chosen)!r} was asked for, torch sees {torch.cuda.device_count()} CUDA GPUs; use cpu, or "
+            "install a build of torch for your GPU"
+        )
+    return chosen
+
+
+def _dtype(dtype: str | torch.dtype, device: torch.device, tensors: dict[str, Tensor]) -> torch.dtype:
+    if dtype == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        stored = {tensor.dtype for tensor in tensors.values()}
+        return torch.bfloat16 if torch.bfloat16 in stored else torch.float16
+    return as_dtype(dtype)
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    return ", ".join(sorted(names)[:most]) + (" ..." if len(names) > most else "")
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
