@@ -86,6 +86,10 @@ class Cache:
         self.keys[:, :, :, : self.length] = self.keys[:, parents, :, : self.length]
         self.values[:, :, :, : self.length] = self.values[:, parents, :, : self.length]
 
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows only, (n,) int64, in this order."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+
 
 class Bart(nn.Module):
     """The shared embedding, the encoder and the decoder."""

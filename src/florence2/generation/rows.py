@@ -1,0 +1,140 @@
+"""The answers that are being written: R decoder rows, their tokens so far, the cache and the constraint.
+
+A search asks for :meth:`Rows.scores`, chooses, and calls :meth:`Rows.extend`; what may be said is decided here,
+what is said is decided there. Every row is at the same length, a finished one gets padding.
+
+Source: the order of the rules is that of the reference (log-softmax, n-gram ban, forced first token, forced
+last token); the grammar stands between the ban and the forced tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from florence2.config import DecodingPolicy
+from florence2.generation.constraints import Constraint
+from florence2.model import Florence2Model, Memory
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A finished row."""
+
+    ids: tuple[int, ...]
+    """The decoder's start token first, ``</s>`` last; no padding behind it."""
+    logprobs: tuple[float, ...]
+    """One per id after the first: its log-probability over the full vocabulary, 0 where it was forced."""
+    truncated: bool
+    """The budget ended it: somewhere in this answer the model's best allowed token did not fit any more."""
+    score: float
+    """Sum of the log-probabilities / length ** length_penalty, the start token not counted."""
+
+
+class Rows:
+    """R = B * num_beams rows; rows b*num_beams .. read memory row b."""
+
+    def __init__(self, model: Florence2Model, memory: Memory, policy: DecodingPolicy, constraint: Constraint | None):
+        text = model.config.text
+        R, N = memory.rows * policy.num_beams, policy.max_new_tokens
+        device = memory.states.device
+        self.model, self.memory, self.policy, self.constraint = model, memory, policy, constraint
+        self.eos_id, self.pad_id = text.eos_id, text.pad_id
+        self.cache = model.new_cache(R, N)
+        self.ids = torch.full((R, N + 1), text.pad_id, dtype=torch.long, device=device)
+        self.ids[:, 0] = text.decoder_start_id
+        self.logprobs = torch.zeros(R, N, device=device)
+        """Of the token one place to the right in ``ids``."""
+        self.finished = torch.zeros(R, dtype=torch.bool, device=device)
+        self.truncated = torch.zeros(R, dtype=torch.bool, device=device)
+        """The budget forbade the model's best token somewhere in this answer."""
+        self.length = 1
+        """Ids written, the start token included."""
+        ends_at_once = N == 1 and policy.forced_eos_id is not None
+        if policy.forced_bos_id is not None and not ends_at_once:
+            # The forced token needs no look at the model: it is read together with the start token.
+            self.ids[:, 1] = policy.forced_bos_id
+            self.length = 2
+
+    @property
+    def full(self) -> bool:
+        return self.length == self.ids.shape[1]
+
+    def scores(self) -> Tensor:
+        """(R, V) float32 log-probabilities of the next token: -inf where it may not stand, 0 where it is forced.
+
+        They are those of the full vocabulary; what is forbidden does not raise the rest.
+        """
+        pending = self.ids[:, self.cache.length : self.length]
+        logits = self.model.decode(pending, self.memory, self.cache)[:, -1]  # (R, V)
+        raw = logits.float().log_softmax(-1)
+        left = self.ids.shape[1] - self.length  # tokens that may still be written, this one included
+        size = self.policy.no_repeat_ngram_size
+        banned = repeats_ngram(self.ids[:, : self.length], size, raw.shape[1]) if size else None
+        allowed = None if self.constraint is None else self.constraint.allowed()
+        scores = _restrict(raw, allowed, banned)
+        if self.constraint is not None and allowed is not None and left < self.constraint.patience:
+            within = self.constraint.within(left)
+            self._note_pressure(scores, within)
+            scores = _restrict(raw, allowed & within, banned)
+        if left == 1 and self.policy.forced_eos_id is not None:
+            last = torch.zeros_like(scores, dtype=torch.bool)
+            last[:, self.policy.forced_eos_id] = True
+            self._note_pressure(scores, last)
+            scores = torch.zeros_like(scores).masked_fill(~last, float("-inf"))
+        return scores
+
+    def extend(self, tokens: Tensor, logprobs: Tensor, parents: Tensor | None = None) -> None:
+        """Write one token (R,) and its log-probability (R,) behind each row, or behind the row's parent."""
+        if parents is not None:
+            n = self.length
+            self.ids[:, :n] = self.ids[parents, :n]
+            self.logprobs[:, : n - 1] = self.logprobs[parents, : n - 1]
+            self.truncated = self.truncated[parents]
+            self.cache.reorder(parents)
+            if self.constraint is not None:
+                self.constraint.reorder(parents)
+        self.ids[:, self.length] = tokens
+        self.logprobs[:, self.length - 1] = logprobs
+        self.length += 1
+        if self.constraint is not None:
+            self.constraint.advance(tokens)
+
+    def keep(self, images: Tensor) -> None:
+        """Go on with the rows of these images only, (n,) int64."""
+        beams = self.policy.num_beams
+        rows = (images[:, None] * beams + torch.arange(beams, device=images.device)).flatten()
+        self.memory = self.memory.select(images)
+        self.cache.select(rows)
+        self.ids, self.logprobs = self.ids[rows], self.logprobs[rows]
+        self.finished, self.truncated = self.finished[rows], self.truncated[rows]
+        if self.constraint is not None:
+            self.constraint.keep(rows)
+
+    def _note_pressure(self, scores: Tensor, within: Tensor) -> None:
+        best = scores.argmax(-1, keepdim=True)
+        self.truncated |= ~within.gather(1, best)[:, 0] & ~self.finished
+
+
+def repeats_ngram(ids: Tensor, size: int, vocab_size: int) -> Tensor:
+    """(R, V) True for tokens that would complete a run of ``size`` ids that (R, L) ``ids`` already contains."""
+    banned = torch.zeros(ids.shape[0], vocab_size + 1, dtype=torch.bool, device=ids.device)
+    if ids.shape[1] >= size:
+        windows = ids.unfold(1, size, 1)  # (R, L-size+1, size)
+        start = ids[:, ids.shape[1] - size + 1 :]  # (R, size-1): what stands before the next token
+        same = (windows[:, :, :-1] == start[:, None]).all(-1)
+        # Runs that do not match write into the extra column, which is cut off: no index appears with two values.
+        banned.scatter_(1, torch.where(same, windows[:, :, -1], vocab_size), True)
+    return banned[:, :vocab_size]
+
+
+def _restrict(raw: Tensor, allowed: Tensor | None, banned: Tensor | None) -> Tensor:
+    """-inf outside of ``allowed`` and inside of ``banned``; the ban yields where it would leave nothing."""
+    if banned is not None and allowed is not None:
+        both = allowed & ~banned
+        allowed = torch.where(both.any(-1, keepdim=True), both, allowed)
+    elif banned is not None:
+        allowed = ~banned
+    return raw if allowed is None else raw.masked_fill(~allowed, float("-inf"))
