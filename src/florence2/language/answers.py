@@ -57,7 +57,7 @@ def parse(
     token budget ended the answer.
     """
     task = tasks.get(task)
-    if logprobs is not None and len(logprobs) != len(ids) - 1:
+    if logprobs is not None and len(logprobs) != max(len(ids) - 1, 0):
         raise TaskError(
             f"{len(logprobs)} log-probabilities for {len(ids)} ids; expected one per id behind the start token"
         )

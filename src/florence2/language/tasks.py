@@ -42,7 +42,7 @@ class Task:
             raise TaskError("a task needs a name, such as '<COUNT>'")
         if self.result not in (Text, Detections, Segments, TextRegions):
             raise TaskError(
-                f"{self.name} gives {self.result!r}; expected Text, Detections, Segments or TextRegions of florence2.results"
+                f"{self.name} gives {self.result!r}; expected one of Text, Detections, Segments, TextRegions"
             )
         if (self.takes == "nothing") == ("{input}" in self.prompt):
             wanted = "must not hold" if self.takes == "nothing" else "must hold"
