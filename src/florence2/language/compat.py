@@ -42,12 +42,14 @@ ANSWER_TYPES = {
 }
 """How the text of each task is read; every other task is pure text."""
 
-NOT_GROUNDED = frozenset(
+_PRONOUNS = (
     "it I me mine you your yours he him his she her hers they them their theirs one oneself we us our ours its myself "
     "yourself himself herself itself ourselves yourselves themselves this that these those who whom whose which what "
     "all another any anybody anyone anything each everybody everyone everything few many nobody none several some "
-    "somebody someone something image images the a an lots".split()  # noqa: SIM905 - a literal of one word per line would hide the rest of this page
-) | {"each other", "one another", "the image", "a group", "other objects", "a set"}
+    "somebody someone something"
+)
+_VAGUE = ("image", "images", "the image", "the", "a", "an", "a group", "other objects", "lots", "a set")
+NOT_GROUNDED = frozenset([*_PRONOUNS.split(), "each other", "one another", *_VAGUE])
 """Phrases that grounding leaves out."""
 
 _LOCATION = re.compile(r"<loc_(\d+)>")

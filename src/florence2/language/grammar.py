@@ -277,21 +277,17 @@ class _Places:
     def words(self, kind: str) -> _Part:
         if self.labels is None:
             return self.part(some(Leaf(TEXT)), kind)
-        first: list[int] = []
-        last: dict[int, None] = {}
+        trie: dict[int, tuple[int, bool]] = {}
+        last = []
         for label in self.labels:
-            children, edges = first, None
+            edges, place = trie, -1
             for token_class in label:
-                known = [place for place in children if self.leaf[place].token_class == token_class]
-                place = known[0] if known else self.place(Leaf(token_class), kind)
-                if not known and edges is None:
-                    first.append(place)
-                elif not known and edges is not None:
-                    edges[token_class] = (place, False)
+                if token_class not in edges:
+                    edges[token_class] = (self.place(Leaf(token_class), kind), False)
+                place = edges[token_class][0]
                 edges = self.edges[place]
-                children = [target for target, _ in edges.values()]
-            last[place] = None
-        return _Part(first, list(last), False)
+            last.append(place)
+        return _Part([place for place, _ in trie.values()], last, False)
 
     def place(self, leaf: Leaf, kind: str) -> int:
         self.edges.append({})
