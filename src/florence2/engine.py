@@ -1,0 +1,239 @@
+"""From checked requests to answers: rows of (scene, prompt), batched, decoded, parsed.
+
+Rows that are decoded in the same way share a batch: their prompts are padded and masked, which never changes an
+answer. The image encoder runs in `encode`, everything after it reads its tokens. A batch that the memory of the device
+does not hold is halved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypedDict, TypeVar, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from florence2 import images, inputs
+from florence2.checkpoints import Checkpoint
+from florence2.config import DecodingPolicy
+from florence2.errors import CheckpointError, Florence2Error, TaskError
+from florence2.generation import Generated, generate, policy_for
+from florence2.inputs import Prompt, Request
+from florence2.language import answers, grammar
+from florence2.results import Answer, Detections, Raw
+
+ROWS = 16
+"""Photos encoded together and prompts decoded together, at most."""
+
+T = TypeVar("T")
+
+
+class Options(TypedDict, total=False):
+    """What every verb takes on top. Where a decoding option is not given, the task's own policy decides."""
+
+    reference: bool
+    """Decode as Microsoft ships it, token for token: no grammar, no guard, no closed labels."""
+    min_score: float
+    """Leave out objects, outlines and text regions that score less."""
+    raw: bool
+    """Keep the token ids and their log-probabilities in ``answer.raw``."""
+    num_beams: int
+    max_new_tokens: int
+    no_repeat_ngram_size: int
+    early_stopping: bool
+    length_penalty: float
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int | None
+    constrained: bool
+    repeat_guard: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A photo behind the image encoder, ready for any number of tasks; belongs to the model that made it."""
+
+    tokens: Tensor
+    """(1, T+N, D)"""
+    photo: Image.Image
+    """Upright RGB, for the drawings."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)"""
+        return self.photo.size
+
+    def __repr__(self) -> str:
+        return f"Scene({self.size[0]} x {self.size[1]} photo, {self.tokens.shape[1]} image tokens)"
+
+
+class Engine:
+    """A checkpoint at work. Stateless but for the batch size that the memory has been found to hold."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.tokenizer is None:
+            raise CheckpointError(
+                f"{checkpoint.source} holds no tokenizer and its vocabulary is not the published one; copy the "
+                "tokenizer.json of the model that it was made from into the folder"
+            )
+        self.model = checkpoint.model.eval()
+        self.tokenizer = checkpoint.tokenizer
+        self.config = checkpoint.config
+        self.rows = ROWS
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.text.shared.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.text.shared.weight.dtype
+
+    @torch.inference_mode()
+    def encode(self, pictures: Sequence[Image.Image], size: tuple[int, int] | None = None) -> list[Scene]:
+        """Upright RGB pictures → scenes, in one call of the image encoder where the memory allows.
+
+        ``size`` (height, width) replaces the input size of the model.
+        """
+        form = self.config.image if size is None else dataclasses.replace(self.config.image, size=size)
+
+        def run(part: Sequence[Image.Image]) -> list[Scene]:
+            pixels = images.to_pixel_values(part, form).to(self.device, self.dtype)  # (B, 1, 3, H, W)
+            tokens = self.model.encode_image(pixels)  # (B, T+N, D)
+            return [Scene(row[None], picture) for row, picture in zip(tokens, part, strict=True)]
+
+        return self._in_parts(run, pictures)
+
+    def prepare(self, scene: Scene, request: Request, options: Options) -> list[Prompt]:
+        """The prompts of a request on its photo, or TaskError or BoxError where they do not fit together."""
+        if request.labels is not None and (options.get("reference") or not options.get("constrained", True)):
+            raise TaskError(
+                "labels need the grammar, which reference=True and constrained=False turn off; drop that option, "
+                'or ask openly: run(photo, "<OPEN_VOCABULARY_DETECTION>", "car<and>dog")'
+            )
+        if scene.tokens.shape[2] != self.config.text.d_model:
+            raise TaskError(
+                f"the scene holds image tokens of width {scene.tokens.shape[2]}, this model has "
+                f"{self.config.text.d_model}: it was encoded by another model; encode the photo with this one"
+            )
+        room = self.config.text.max_positions - scene.tokens.shape[1]
+        return inputs.prompts(request, scene.size, self.tokenizer, room)
+
+    @torch.inference_mode()
+    def respond(self, asked: Sequence[tuple[Scene, Request, list[Prompt]]], options: Options) -> list[Any]:
+        """Answer prepared requests on encoded photos; the one way that everything above takes."""
+        found = iter(self._decode([(scene, prompt) for scene, _, prompts in asked for prompt in prompts], options))
+        together: list[Any] = []
+        for _, request, prompts in asked:
+            own = list(islice(found, len(prompts)))
+            if request.answers == "per box":
+                together.append(own)
+            elif request.answers == "one":
+                together.append(own[0])
+            else:
+                together.append(_merged(cast("list[Detections]", own)))
+        return together
+
+    def _decode(self, rows: Sequence[tuple[Scene, Prompt]], options: Options) -> list[Answer]:
+        """Rows with the same policy and the same number of image tokens share batches; answers in the order of rows."""
+        overrides = {name: value for name, value in options.items() if name not in ("reference", "min_score", "raw")}
+        groups: dict[tuple[DecodingPolicy, int], list[int]] = {}
+        for i, (scene, prompt) in enumerate(rows):
+            policy = policy_for(prompt.task, self.config, reference=options.get("reference", False), **overrides)
+            groups.setdefault((policy, scene.tokens.shape[1]), []).append(i)
+        found: dict[int, Answer] = {}
+        for (policy, _), members in groups.items():
+
+            def run(part: Sequence[int], policy: DecodingPolicy = policy) -> list[Answer]:
+                return self._generate([rows[i] for i in part], policy, options)
+
+            found.update(zip(members, self._in_parts(run, members), strict=True))
+        return [found[i] for i in range(len(rows))]
+
+    def _generate(self, rows: Sequence[tuple[Scene, Prompt]], policy: DecodingPolicy, options: Options) -> list[Answer]:
+        tokens = torch.cat([scene.tokens for scene, _ in rows])  # (B, T+N, D)
+        ids, mask = self._padded([prompt.ids for _, prompt in rows])  # (B, n) each
+        memory = self.model.encode(tokens, ids, mask)
+        automata = [
+            grammar.compile(prompt.task.grammar, self.tokenizer, prompt.labels) if policy.constrained else None
+            for _, prompt in rows
+        ]
+        return [
+            self._answer(scene, prompt, produced, options)
+            for (scene, prompt), produced in zip(rows, generate(self.model, memory, policy, automata), strict=True)
+        ]
+
+    def _answer(self, scene: Scene, prompt: Prompt, produced: Generated, options: Options) -> Answer:
+        answer = answers.parse(
+            produced.ids,
+            prompt.task,
+            scene.size,
+            self.tokenizer,
+            logprobs=produced.logprobs,
+            labels=prompt.labels,
+            truncated=produced.truncated,
+            keep_raw=options.get("raw", False),
+        )
+        return answer.keep(options.get("min_score", 0.0)).with_photo(scene.photo)
+
+    def _padded(self, prompts: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor | None]:
+        """Prompts of unequal lengths → ids (B, n) and, where any is padded, their mask (B, n)."""
+        longest = max(len(prompt) for prompt in prompts)
+        ids = torch.full((len(prompts), longest), self.tokenizer.pad_id, device=self.device)
+        mask = torch.zeros(len(prompts), longest, dtype=torch.bool, device=self.device)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.tensor(prompt, device=self.device)
+            mask[row, : len(prompt)] = True
+        return ids, None if bool(mask.all()) else mask
+
+    def _in_parts(self, run: Callable[[Sequence[T]], list[Any]], items: Sequence[T]) -> list[Any]:
+        """``run`` on parts of at most ``_rows`` items; a part that the memory does not hold is halved, for good."""
+        done: list[Any] = []
+        while len(done) < len(items):
+            part = items[len(done) : len(done) + self.rows]
+            try:
+                done += run(part)
+            except torch.cuda.OutOfMemoryError as error:
+                if len(part) == 1:
+                    raise Florence2Error(
+                        f"the memory of {self.device} does not hold one photo ({error}); close other programs, or load "
+                        'a smaller model, or with dtype="float16"'
+                    ) from error
+                self.rows = len(part) // 2
+        return done
+
+
+def check_options(options: Options) -> None:
+    unknown = sorted(set(options) - set(Options.__annotations__))
+    if unknown:
+        raise TaskError(f"unknown option {unknown[0]!r}; known: {', '.join(Options.__annotations__)}")
+    score = options.get("min_score", 0.0)
+    if not 0 <= score <= 1:
+        raise TaskError(f"min_score lies between 0 and 1, found {score}")
+
+
+def _merged(found: Sequence[Detections]) -> Detections:
+    """One answer out of one per label: objects in the order of the labels, raw sequences one behind the other.
+
+    The confidence is the geometric mean of those of the labels.
+    """
+    raws = [answer.raw for answer in found if answer.raw is not None]
+    raw = Raw(
+        token_ids=tuple(id for raw in raws for id in raw.token_ids),
+        text="".join(raw.text for raw in raws),
+        logprobs=tuple(value for raw in raws for value in (0.0, *raw.logprobs))[1:],  # 0: the start token of each
+    )
+    return dataclasses.replace(
+        found[0],
+        objects=tuple(item for answer in found for item in answer.objects),
+        confidence=math.prod(answer.confidence for answer in found) ** (1 / len(found)),
+        truncated=any(answer.truncated for answer in found),
+        dropped=tuple(part for answer in found for part in answer.dropped),
+        raw=raw if raws else None,
+    )

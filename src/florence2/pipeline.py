@@ -1,0 +1,317 @@
+"""The class that users hold: a photo in, every task out.
+
+    model = Florence2.from_pretrained()
+    model.caption(photo).text
+    scene = model.encode(photo)                 # the image encoder runs once ...
+    model.run_many(scene, ["<OD>", "<OCR>"])    # ... for any number of tasks
+
+This file is the surface. `inputs` finds the mistakes, `engine` batches and decodes, `batches` carries thousands of
+photos through it.
+
+Source: "Florence-2: Advancing a Unified Representation for a Variety of Vision Tasks" (arXiv 2311.06242),
+section 3: every task is a prompt, every answer is text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
+
+import torch
+
+from florence2 import batches, checkpoints, images, inputs
+from florence2.config import Florence2Config
+from florence2.engine import Engine, Options, Scene, check_options
+from florence2.errors import Florence2Error, TaskError
+from florence2.inputs import Request
+from florence2.language.tasks import Task
+from florence2.model import Florence2Model
+from florence2.results import Answer, Box, Detections, Segments, Text, TextRegions
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from florence2.batches import ErrorRecord
+    from florence2.images import Photo
+
+
+class Florence2:
+    """A Florence-2 model with its tokenizer. Make one with :meth:`from_pretrained`.
+
+    A photo is a path, bytes, a file object, a PIL image, a uint8 array (H, W, 3), or a :class:`Scene`. A box is
+    ``(x0, y0, x1, y1)`` in pixels of the upright photo; one box gives one answer, a list of boxes a list of answers.
+    Every verb takes :class:`Options` by keyword. Wrong input raises TaskError, BoxError or ImageError.
+    """
+
+    def __init__(self, checkpoint: checkpoints.Checkpoint) -> None:
+        engine = Engine(checkpoint)
+        self._engine: Engine | None = engine
+        self.tokenizer = engine.tokenizer
+        self.config: Florence2Config = checkpoint.config
+        self.source = str(checkpoint.source)
+        self.layout = checkpoint.layout
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> Florence2:
+        """Load the embedded model (no source), a local folder in any of the three layouts, or a hub id.
+
+        ``device`` and ``dtype`` are PyTorch's names; "auto" takes the fastest device that is there, and half
+        precision only where that device computes in it. Raises CheckpointError, which says what to do.
+        """
+        return cls(checkpoints.load(source, revision, dtype=dtype, device=device))
+
+    # The verbs
+
+    def caption(self, photo: Photo | Scene, detail: str | None = None, **options: Unpack[Options]) -> Text:
+        """What the photo shows: one sentence, or with ``detail`` "more" or "most" a few sentences or a paragraph."""
+        levels = {None: "<CAPTION>", "more": "<DETAILED_CAPTION>", "most": "<MORE_DETAILED_CAPTION>"}
+        if detail not in levels:
+            raise TaskError(f'detail is None, "more" or "most", found {detail!r}')
+        return cast(Text, self.run(photo, levels[detail], **options))
+
+    def detect(
+        self, photo: Photo | Scene, labels: Sequence[str] | None = None, **options: Unpack[Options]
+    ) -> Detections:
+        """Objects with boxes; with ``labels`` these and no others, and nothing for a class that is absent.
+
+        Each label gets a prompt of its own over one encoding of the photo, and a grammar that allows this label or
+        nothing. Asking for all labels in one prompt (``run(photo, "<OPEN_VOCABULARY_DETECTION>", "car<and>dog")``)
+        or closing the plain detector (``run(photo, "<OD>", labels=[...])``) is quicker for many labels, but the
+        model then drops classes more easily.
+        """
+        if labels is None:
+            return cast(Detections, self.run(photo, "<OD>", **options))
+        return cast(Detections, self.run(photo, "<OPEN_VOCABULARY_DETECTION>", labels=labels, **options))
+
+    def ground(self, photo: Photo | Scene, text: str, **options: Unpack[Options]) -> Detections:
+        """The phrases of a caption, each with its boxes."""
+        return cast(Detections, self.run(photo, "<CAPTION_TO_PHRASE_GROUNDING>", text, **options))
+
+    @overload
+    def segment(
+        self, photo: Photo | Scene, text: str | None = None, *, box: Box | None = None, **options: Unpack[Options]
+    ) -> Segments: ...
+    @overload
+    def segment(
+        self, photo: Photo | Scene, text: None = None, *, box: Sequence[Box], **options: Unpack[Options]
+    ) -> list[Segments]: ...
+    def segment(
+        self,
+        photo: Photo | Scene,
+        text: str | None = None,
+        *,
+        box: Box | Sequence[Box] | None = None,
+        **options: Unpack[Options],
+    ) -> Segments | list[Segments]:
+        """The outline of what ``text`` names, or of what is inside ``box``."""
+        if (text is None) == (box is None):
+            raise TaskError('segment needs a text or a box, one of them: segment(photo, "the red car")')
+        task = "<REGION_TO_SEGMENTATION>" if text is None else "<REFERRING_EXPRESSION_SEGMENTATION>"
+        return cast("Segments | list[Segments]", self.run(photo, task, text, box=box, **options))
+
+    @overload
+    def read(self, photo: Photo | Scene, *, box: Box | None = None, **options: Unpack[Options]) -> Text: ...
+    @overload
+    def read(self, photo: Photo | Scene, *, regions: Literal[True], **options: Unpack[Options]) -> TextRegions: ...
+    @overload
+    def read(self, photo: Photo | Scene, *, box: Sequence[Box], **options: Unpack[Options]) -> list[Text]: ...
+    def read(
+        self,
+        photo: Photo | Scene,
+        *,
+        regions: bool = False,
+        box: Box | Sequence[Box] | None = None,
+        **options: Unpack[Options],
+    ) -> Text | TextRegions | list[Text]:
+        """The text in the photo; with ``regions=True`` each piece with its quad; with ``box`` the text inside it."""
+        if regions and box is not None:
+            raise TaskError("read takes regions=True or a box, not both: a box already says where the text is")
+        task = "<OCR_WITH_REGION>" if regions else "<OCR>" if box is None else "<REGION_TO_OCR>"
+        return cast("Text | TextRegions | list[Text]", self.run(photo, task, box=box, **options))
+
+    def propose(self, photo: Photo | Scene, **options: Unpack[Options]) -> Detections:
+        """Boxes of whatever stands out, without names."""
+        return cast(Detections, self.run(photo, "<REGION_PROPOSAL>", **options))
+
+    def describe_regions(self, photo: Photo | Scene, **options: Unpack[Options]) -> Detections:
+        """Boxes with a short description each (dense captions)."""
+        return cast(Detections, self.run(photo, "<DENSE_REGION_CAPTION>", **options))
+
+    def ask(
+        self, photo: Photo | Scene, question: str, labels: Sequence[str] | None = None, **options: Unpack[Options]
+    ) -> Text:
+        """The answer to a question, for checkpoints that learned to answer: the embedded one, and fine-tuned ones.
+
+        The question is the whole prompt; checkpoints that were taught a task token want ``run(photo, "<VQA>", ...)``.
+        ``labels`` is a closed list of answers, such as ["yes", "no"].
+        """
+        return cast(Text, self.run(photo, "<ASK>", question, labels=labels, **options))
+
+    @overload
+    def describe(self, photo: Photo | Scene, box: Box, **options: Unpack[Options]) -> Text: ...
+    @overload
+    def describe(self, photo: Photo | Scene, box: Sequence[Box], **options: Unpack[Options]) -> list[Text]: ...
+    def describe(self, photo: Photo | Scene, box: Box | Sequence[Box], **options: Unpack[Options]) -> Text | list[Text]:
+        """A short description of what is inside ``box``."""
+        return cast("Text | list[Text]", self.run(photo, "<REGION_TO_DESCRIPTION>", box=box, **options))
+
+    @overload
+    def classify(
+        self, photo: Photo | Scene, box: Box, labels: Sequence[str] | None = None, **options: Unpack[Options]
+    ) -> Text: ...
+    @overload
+    def classify(
+        self, photo: Photo | Scene, box: Sequence[Box], labels: Sequence[str] | None = None, **options: Unpack[Options]
+    ) -> list[Text]: ...
+    def classify(
+        self,
+        photo: Photo | Scene,
+        box: Box | Sequence[Box],
+        labels: Sequence[str] | None = None,
+        **options: Unpack[Options],
+    ) -> Text | list[Text]:
+        """The name of what is inside ``box``; with ``labels`` one of these."""
+        return cast("Text | list[Text]", self.run(photo, "<REGION_TO_CATEGORY>", box=box, labels=labels, **options))
+
+    # One photo, any task
+
+    def encode(self, photo: Photo | Scene, *, size: tuple[int, int] | None = None) -> Scene:
+        """Run the image encoder once. ``size`` (height, width) replaces the input size of the model."""
+        return photo if isinstance(photo, Scene) else self.engine.encode([images.load(photo)], size)[0]
+
+    @overload
+    def run(
+        self,
+        photo: Photo | Scene,
+        task: str | Task,
+        text: str | None = None,
+        *,
+        box: Box | None = None,
+        labels: Sequence[str] | None = None,
+        **options: Unpack[Options],
+    ) -> Answer: ...
+    @overload
+    def run(
+        self,
+        photo: Photo | Scene,
+        task: str | Task,
+        text: str | None = None,
+        *,
+        box: Box | Sequence[Box] | None,
+        labels: Sequence[str] | None = None,
+        **options: Unpack[Options],
+    ) -> Answer | list[Answer]: ...
+    def run(
+        self,
+        photo: Photo | Scene,
+        task: str | Task,
+        text: str | None = None,
+        *,
+        box: Box | Sequence[Box] | None = None,
+        labels: Sequence[str] | None = None,
+        **options: Unpack[Options],
+    ) -> Answer | list[Answer]:
+        """Any task by its token ("<OD>") or name ("caption"); a list of answers where a list of boxes is given."""
+        check_options(options)
+        return cast("Answer | list[Answer]", self._ask(photo, [inputs.ask(task, text, box, labels)], options)[0])
+
+    def run_many(
+        self, photo: Photo | Scene, tasks: Iterable[Any], **options: Unpack[Options]
+    ) -> list[Answer | list[Answer]]:
+        """Several tasks on one photo, which is encoded once. Answers come in the order of ``tasks``.
+
+        Each is a task, or a tuple of a task and its input: a text, a box, a list of boxes or a list of labels.
+        """
+        check_options(options)
+        return self._ask(photo, [batches.request(task) for task in tasks], options)
+
+    # Many photos
+
+    def run_batch(
+        self,
+        items: Iterable[Sequence[Any]],
+        *,
+        batch_size: int = 8,
+        on_error: Literal["raise", "record"] = "raise",
+        **options: Unpack[Options],
+    ) -> list[Answer | list[Answer] | ErrorRecord]:
+        """``(photo, task)`` or ``(photo, task, input)`` items, tasks mixed at will; answers in the same order.
+
+        A photo that occurs several times (the same path or the same object) is encoded once. With
+        ``on_error="record"`` an item that fails gives an ErrorRecord in its place instead of ending the batch.
+        """
+        check_options(options)
+        return batches.run(self.engine, list(items), batch_size, on_error, options)
+
+    def stream(
+        self,
+        items: Iterable[Sequence[Any]],
+        *,
+        batch_size: int = 8,
+        on_error: Literal["raise", "record"] = "record",
+        **options: Unpack[Options],
+    ) -> Iterator[Answer | list[Answer] | ErrorRecord]:
+        """Like :meth:`run_batch` for any number of items: read and answered ``batch_size`` at a time, in order.
+
+        Only the photos of the last two batches are remembered, so keep the items of one photo together.
+        """
+        check_options(options)
+        return batches.stream(self.engine, items, batch_size, on_error, options)
+
+    def _ask(self, photo: Photo | Scene, requests: Sequence[Request], options: Options) -> list[Any]:
+        scene = self.encode(photo)
+        asked = [(scene, request, self.engine.prepare(scene, request, options)) for request in requests]
+        return self.engine.respond(asked, options)
+
+    # The model itself
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            raise Florence2Error("this model is closed; load it again with Florence2.from_pretrained")
+        return self._engine
+
+    @property
+    def model(self) -> Florence2Model:
+        """The module that holds the weights, e.g. for training or export."""
+        return self.engine.model
+
+    @property
+    def device(self) -> torch.device:
+        return self.engine.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.engine.dtype
+
+    @property
+    def name(self) -> str:
+        """How the model calls itself, else where it came from."""
+        return self.config.name or self.source
+
+    def close(self) -> None:
+        """Let go of the weights and give the memory of the device back. Closing twice is harmless."""
+        self._engine = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def __enter__(self) -> Florence2:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._engine is None:
+            return f"Florence2({self.name!r}, closed)"
+        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"Florence2({self.name!r}, {millions:.0f} M parameters, {self.device}, {dtype})"
