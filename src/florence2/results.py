@@ -119,7 +119,7 @@ class Answer:
     """What ``draw`` falls back on. Not part of the answer: not compared, shown, stored or pickled."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The answer as JSON knows it: dicts, lists, strings, numbers. ``raw`` and ``polygons`` only if there are any."""
+        """The answer as JSON knows it: dicts, lists, strings, numbers; ``raw`` and ``polygons`` only if not empty."""
         from florence2 import results_export
 
         return results_export.to_dict(self)
