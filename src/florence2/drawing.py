@@ -224,8 +224,9 @@ def _draw_outlines(picture: Image.Image, marks: Sequence[_Mark], filled: bool, s
 def _closed_line(pencil: ImageDraw.ImageDraw, points: list[Point], colour: tuple[int, ...], width: int) -> None:
     """A line through all points and back, with round corners."""
     pencil.line([*points, points[0]], colour, width)
+    radius = width / 2 - 0.5
     for x, y in points:
-        pencil.circle((x, y), width / 2 - 0.5, colour)
+        pencil.ellipse((x - radius, y - radius, x + radius, y + radius), colour)
 
 
 def _rectangle(box: Box, size: tuple[int, int], line: int) -> tuple[float, ...]:
@@ -239,13 +240,15 @@ def _rectangle(box: Box, size: tuple[int, int], line: int) -> tuple[float, ...]:
 # Plates
 
 
-def _draw_plates(canvas: Image.Image, marks: Sequence[_Mark], style: _Style) -> None:
+def _draw_plates(canvas: Image.Image, marks: Sequence[_Mark], style: _Style) -> list[Box]:
+    """All plates, in the order of the answer; returns where they are."""
     placed: list[Box] = []
     for mark in marks:
         if mark.plate:
             place = _place(mark, marks, placed, canvas.size, style)
             placed.append(place)
             _plate(canvas, mark.plate, mark.colour, (round(place[0]), round(place[1])), style)
+    return placed
 
 
 def _plate(canvas: Image.Image, text: str, colour: str, corner: tuple[int, int], style: _Style) -> None:
