@@ -40,19 +40,11 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         stages = len(self.dims)
-        for name in (
-            "depths",
-            "heads",
-            "groups",
-            "patch_kernels",
-            "patch_strides",
-            "patch_paddings",
-            "patch_prenorm",
-        ):
-            if len(getattr(self, name)) != stages:
-                raise ConfigError(
-                    f"vision.{name} has {len(getattr(self, name))} entries, vision.dims has {stages}; give one per stage"
-                )
+        per_stage = ("depths", "heads", "groups", "patch_kernels", "patch_strides", "patch_paddings", "patch_prenorm")
+        for name in per_stage:
+            entries = len(getattr(self, name))
+            if entries != stages:
+                raise ConfigError(f"vision.{name} has {entries} entries, vision.dims has {stages}; give one per stage")
         for dim, heads, groups in zip(self.dims, self.heads, self.groups, strict=True):
             if dim % heads or dim % groups:
                 raise ConfigError(f"vision.dims: {dim} is not divisible by {heads} heads and {groups} groups")
@@ -193,7 +185,7 @@ LARGE = Florence2Config(
 )
 
 NANO = Florence2Config(
-    # Stride 8 at the stem and 1 at the last stage: the same 7x7 map at 224 px, and 2.6 times the training speed of 4/2/2/2.
+    # Stride 8 at the stem and 1 at the last stage: the 7x7 map of 4/2/2/2 at 224 px, at 2.6 times its training speed.
     vision=VisionConfig(
         dims=(64, 128, 192, 256),
         depths=(1, 1, 3, 1),
