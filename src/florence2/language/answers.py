@@ -12,6 +12,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from florence2.errors import BoxError, TaskError
 from florence2.language import grammar as g
@@ -19,7 +20,6 @@ from florence2.language import tasks
 from florence2.language.automaton import Automaton, Dropped, Segment
 from florence2.language.quantizer import dequantize, quantize
 from florence2.language.tasks import Task
-from florence2.language.tokenizer import Tokenizer
 from florence2.results import (
     Answer,
     Box,
@@ -34,6 +34,9 @@ from florence2.results import (
     TextRegion,
     TextRegions,
 )
+
+if TYPE_CHECKING:
+    from florence2.language.tokenizer import Tokenizer
 
 Size = tuple[int, int]
 """(width, height) of the photo, pixels."""

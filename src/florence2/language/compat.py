@@ -14,11 +14,13 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from florence2.errors import TaskError
 from florence2.language.quantizer import dequantize
-from florence2.language.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from florence2.language.tokenizer import Tokenizer
 
 Size = tuple[int, int]
 """(width, height) of the photo, pixels."""
@@ -70,7 +72,7 @@ def microsoft_parse_ids(
     ids: Sequence[int], task: str, size: Size, tokenizer: Tokenizer, scores: Sequence[float] | None = None
 ) -> dict[str, Any]:
     """The same from ids (the first one is dropped), with log-probabilities: detections then carry "scores"."""
-    if scores is not None and len(scores) != len(ids) - 1:
+    if scores is not None and len(scores) != max(len(ids) - 1, 0):
         raise TaskError(f"{len(scores)} scores for {len(ids)} ids; expected one per id behind the first")
     pieces = [tokenizer.token_text(id) for id in ids[1:]]
     spans, end = [], 0
