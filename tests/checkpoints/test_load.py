@@ -324,7 +324,7 @@ def test_a_pickle_that_would_run_code_does_not(zipped: bool, microsoft: Path, tm
     [
         lambda file: file.write_bytes(b"PK\x03\x04 not a zip file"),
         lambda file: file.write_bytes(os.urandom(100)),
-        lambda file: file.write_bytes(pickle.dumps([1, 2])),
+        lambda file: file.write_bytes(pickle.dumps([1, 2], protocol=2)),
         lambda file: torch.save([1, 2], file),
         lambda file: torch.save({"epoch": 3}, file),
     ],

@@ -75,6 +75,19 @@ def test_the_rows_behind_the_vocabulary_never_win(tiny: Checkpoint, tmp_path: Pa
     assert (config["image_token_id"], config["text_config"]["vocab_size"]) == (WORDS, 1344)
 
 
+def test_the_tokenizer_files_suit_the_reader(tiny: Checkpoint, tmp_path: Path) -> None:
+    settings = {
+        layout: json.loads((save(tiny, tmp_path / layout, layout) / "tokenizer_config.json").read_text())
+        for layout in LAYOUTS
+    }
+    assert settings["microsoft"] == {"model_max_length": 1024}  # as Microsoft ships it
+    assert settings["native"]["extra_special_tokens"] == {"image_token": "<image>"}
+    tokens = json.loads((tmp_path / "native" / "tokenizer.json").read_text())["added_tokens"]
+    assert (tokens[-1]["id"], tokens[-1]["content"]) == (WORDS, "<image>")
+    tokens = json.loads((tmp_path / "microsoft" / "tokenizer.json").read_text())["added_tokens"]
+    assert all(token["content"] != "<image>" for token in tokens)
+
+
 def test_shards(tiny: Checkpoint, tmp_path: Path) -> None:
     folder = save(tiny, tmp_path / "it", "microsoft", max_shard_bytes=60_000)
     files = sorted(file.name for file in folder.glob("*.safetensors"))

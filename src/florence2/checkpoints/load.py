@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,12 @@ from florence2.model import Florence2Model
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """A model with all that belongs to it. ``Checkpoint(model, tokenizer, model.config)`` is enough to save one."""
 
-    model: Florence2Model
-    tokenizer: Tokenizer | None
+    model: Florence2Model = field(repr=False)
+    tokenizer: Tokenizer | None = field(repr=False)
     """None only where the folder has none and the vocabulary is not the published one."""
     config: Florence2Config
     layout: Layout = "florence2"

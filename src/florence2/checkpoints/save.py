@@ -47,7 +47,8 @@ def save(
         raise CheckpointError(f"there is no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
     folder = Path(folder).expanduser()
     _check_target(folder, overwrite)
-    image_token = image_token_id(checkpoint.tokenizer, checkpoint.config.text.vocab_size)
+    words = checkpoint.config.text.vocab_size
+    image_token = image_token_id(checkpoint.tokenizer, words) if layout == "native" else words
     tensors = _tensors(checkpoint, layout, checkpoint.dtype if dtype is None else as_dtype(dtype), image_token)
     embedding = tensors[str(translate(EMBEDDING, "florence2", layout))]
     config = _with_rows(checkpoint, embedding.shape[0])

@@ -64,6 +64,8 @@ def count_words(tokenizer: Tokenizer | None, text: TextConfig) -> int:
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, layout: Layout) -> None:
     """The tokenizer's files; in the native layout with ``<image>``, where transformers looks for it."""
     tokenizer.save(folder)
+    if layout == "microsoft":  # as shipped: Microsoft's processor brings the class, and refuses another one
+        (folder / "tokenizer_config.json").write_text('{"model_max_length": 1024}\n', encoding="utf-8")
     if layout != "native":
         return
     content = _content(tokenizer)
