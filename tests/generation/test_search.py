@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from florence2.config import SHIPPED_POLICY, DecodingPolicy
-from florence2.errors import ConfigError
+from florence2.errors import ConfigError, Florence2Error
 from florence2.generation import Generated, generate
 from florence2.generation.search import alternatives
 from tests.generation.mock import MockModel, photos, random_table
@@ -203,3 +203,9 @@ def test_a_budget_beyond_the_position_table_is_refused() -> None:
 def test_one_automaton_per_row_is_expected() -> None:
     with pytest.raises(ConfigError, match="2 automata were given for 3 rows"):
         generate(MockModel(torch.zeros(5, 5)), photos(3), policy(), [None, None])
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_model_that_computes_no_numbers_is_named(beams: int) -> None:
+    with pytest.raises(Florence2Error, match=r"no numbers \(NaN\) for row 0 in torch.float32"):
+        generate(MockModel(torch.full((9, 9), torch.nan)), photos(2), policy(num_beams=beams))

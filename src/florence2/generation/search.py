@@ -5,13 +5,14 @@ A photo that is finished stops costing: when half of the photos of a batch are d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from florence2.config import DecodingPolicy
-from florence2.errors import ConfigError
+from florence2.errors import ConfigError, Florence2Error
 from florence2.generation.beam import Beams
 from florence2.generation.constraints import Constraint
 from florence2.generation.greedy import Greedy
@@ -33,7 +34,8 @@ def generate(
     ``automaton`` is the grammar of the answers: one for all rows, or one per row (None: anything goes). It is
     used where ``policy.constrained``; then every answer is well-formed, however small ``max_new_tokens`` is.
 
-    Raises :class:`ConfigError` where the budget exceeds the position table or is too small for any answer.
+    Raises :class:`ConfigError` where the budget exceeds the position table or is too small for any answer, and
+    :class:`Florence2Error` where the model computes NaN.
     """
     return [best for best, *_ in alternatives(model, memory, policy, automaton)]
 
@@ -72,4 +74,10 @@ def alternatives(
             search.keep(running)
             photos = [photos[i] for i in running.tolist()]
     answers.update(zip(photos, search.answers(), strict=True))
+    for photo, found in answers.items():
+        if not found or any(math.isnan(answer.score) for answer in found):
+            raise Florence2Error(
+                f"the decoder gave no numbers (NaN) for row {photo} in {memory.states.dtype}; the weights are damaged, "
+                'or this type overflows: load the model with dtype="float32" or "bfloat16"'
+            )
     return [answers[photo] for photo in range(memory.rows)]
