@@ -99,7 +99,7 @@ def to_json(document: Any) -> str:
 
 
 def lines(answer: Answer, limit: int = 12) -> list[str]:
-    """An answer for people: its text, or one line per object, the first ``limit`` of them."""
-    rows = str(answer).splitlines() or ["(nothing)"]
+    """An answer for people: its text, or one line per object, the first ``limit``; nothing that steers a terminal."""
+    rows = ["".join(c if c.isprintable() else "�" for c in row) for row in str(answer).splitlines()] or ["(nothing)"]
     more = [f"... and {len(rows) - limit} more"] if len(rows) > limit else []
     return rows[:limit] + more + (["(cut off by the token budget)"] if answer.truncated else [])

@@ -85,9 +85,9 @@ def _fields(line: str) -> tuple[str, str, tuple[int, int]]:
 
 
 def _as_microsoft(text: str, task: str, size: tuple[int, int]) -> dict[str, Any]:
-    from florence2.language import compat, tasks
+    from florence2.language import compat
 
-    return compat.microsoft_parse(text, tasks.get(task).name, size)
+    return compat.microsoft_parse(text, task, size)  # which takes any task it does not know for plain text
 
 
 def _typed() -> Read:

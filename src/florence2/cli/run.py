@@ -146,9 +146,10 @@ class Wish:
         found = dict(zip([t.name for t in alone], self._many(model, scene, alone, options), strict=True))
         text, boxes = self.text, self.boxes
         if text is None and "<CAPTION>" in found:
-            text = str(found["<CAPTION>"]).strip() or "the main object"
+            text = " ".join(str(found["<CAPTION>"]).split())[:200] or "the main object"  # a prompt has limited room
         if not boxes and "<OD>" in found:
-            boxes = [found["<OD>"].boxes[0] if found["<OD>"].boxes else (0, 0, *scene.size)]
+            seen = [box for box in found["<OD>"].boxes if box[0] < box[2] and box[1] < box[3]]
+            boxes = [seen[0] if seen else (0, 0, *scene.size)]
         rest = [task for task in self.tasks if task.takes != "nothing"]
         found |= zip([t.name for t in rest], self._many(model, scene, rest, options, text, boxes), strict=True)
         return {task.name: found[task.name] for task in self.tasks}

@@ -138,7 +138,8 @@ def agreement(ours: Answer, theirs_ids: Sequence[int], model: Florence2) -> Agre
     from florence2.language import answers
 
     theirs = answers.parse(theirs_ids, ours.task, (ours.width, ours.height), model.tokenizer)
-    ours_ids = ours.raw.token_ids if ours.raw else ()
+    # Published answers are texts, and a text can be cut into tokens in several ways: ours goes through text as well.
+    ours_ids = tuple(model.tokenizer.encode(ours.raw.text)) if ours.raw else ()
     tokens = difflib.SequenceMatcher(None, ours_ids, tuple(theirs_ids), autojunk=False).ratio()
     wanted, found = _boxes(theirs), _boxes(ours)
     if not wanted:
@@ -160,7 +161,7 @@ def _iou(a: Box, b: Box) -> float:
     height = min(a[3], b[3]) - max(a[1], b[1])
     shared = max(width, 0.0) * max(height, 0.0)
     total = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
-    return shared / total if total > 0 else 0.0
+    return shared / total if total > 0 else float(a == b)
 
 
 def _fetch(entry: Published, folder: Path | None) -> Path:
