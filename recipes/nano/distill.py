@@ -1,10 +1,13 @@
 """Phase 1: the image encoder learns to see from a small classifier, without a single label.
 
-The first 192 channels of the student's output (DaViT of the NANO preset) are trained to BE the teacher's standardised last
-feature map, the rest to be zero: a language model trained on stored teacher maps then takes the student's map without any
-change. The teacher's own last layers turn the student's map into class probabilities for a second loss, and a linear head
-that is thrown away gives a hint at stride 16. Two processes share the work: ``teach`` runs the teacher over crops of the photos and stores what it sees; ``learn`` trains on all crops stored
-so far. Crop number j is a function of j alone, so both sides cut the same pixels; the first N crops are the whole photos.
+The student is the DaViT of the NANO preset. The first 192 channels of its last map are trained to BE the teacher's
+last map, standardised, and the rest to be zero: a language model that learned on stored teacher maps then takes the
+student's map as it is. The teacher's own last layers turn the student's map into class probabilities for a second loss, and a
+linear head that is thrown away gives a hint at stride 16.
+
+Two processes share the work: ``teach`` runs the teacher over crops of the photos and stores what it sees, ``learn``
+trains on all crops stored so far. Crop number j is a function of j alone, so both sides cut the same pixels; the first
+crops are the whole photos.
 
     python distill.py pack  DATA RUN
     python distill.py teach RUN TEACHER.safetensors --crops 80000
@@ -18,15 +21,16 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import data
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-import data
 from florence2.config import NANO
 from florence2.model.davit import DaViT, initialise
 
@@ -177,8 +181,7 @@ def learn(run: Path, weights: Path, minutes: float, optimizer: str, batch: int, 
     student = Student()
     initialise(student.encoder)
     student = student.to(memory_format=torch.channels_last)
-    matrices = [k for k, v in student.named_parameters() if v.ndim == 2 and "encoder" in k and optimizer == "muon"]
-    steps = Bf16Steps(student, matrices, lr)
+    steps = Bf16Steps(student, lr, lambda name: optimizer == "muon" and name.startswith("encoder"))
     average = {k: v.clone() for k, v in steps.master.items()}
     began, step, log = time.time(), 0, (run / f"{name}.jsonl").open("a")
     sums: dict[str, float] = {}
@@ -201,14 +204,14 @@ def learn(run: Path, weights: Path, minutes: float, optimizer: str, batch: int, 
             n = step - int(sums.pop("from", 0))
             note = {"minutes": round(elapsed, 2), "step": step, "images": step * batch, "crops": ready}
             note |= {k: round(v / n, 4) for k, v in sums.items()}
-            note["held_out"] = evaluate(student, objective, photos, average)
+            note["held_out"] = evaluate(objective, photos, average)
             print(json.dumps(note), file=log, flush=True)
             sums, last_note = {"from": step}, time.time()
             save(run / f"{name}.pt", {"student": average, "step": step, "minutes": elapsed})
     save(run / f"{name}.pt", {"student": average, "step": step, "minutes": elapsed, "finished": True})
 
 
-def evaluate(student: Student, objective: Objective, photos: np.ndarray, weights: dict[str, Tensor]) -> dict[str, float]:
+def evaluate(objective: Objective, photos: np.ndarray, weights: dict[str, Tensor]) -> dict[str, float]:
     """Losses of the averaged weights on the held-out whole photos."""
     copy = Student()
     copy.load_state_dict(weights)
@@ -239,28 +242,27 @@ def schedule(step: int, progress: float, warmup: int = 100) -> float:
 class Bf16Steps:
     """bf16 weights for the arithmetic, fp32 copies for the optimiser: twice the speed of fp32 on this kind of CPU."""
 
-    def __init__(self, model: nn.Module, matrices: list[str], lr: float) -> None:
-        """Muon turns the steps of the named ``matrices`` into orthogonal ones, AdamW moves the rest."""
+    def __init__(self, model: nn.Module, lr: float, muon: Callable[[str], bool], slow: str = "none") -> None:
+        """Muon makes the steps of the matrices that ``muon`` names orthogonal, AdamW moves the rest; names that begin
+        with ``slow`` learn at half the rate."""
         self.model = model
         self.master = {k: v.detach().clone().float() for k, v in model.named_parameters() if v.requires_grad}
         model.bfloat16()
-        rest = [k for k in self.master if k not in set(matrices)]
-        groups = [
-            {"params": [self.master[k] for k in rest if self.master[k].ndim > 1], "weight_decay": 0.05},
-            {"params": [self.master[k] for k in rest if self.master[k].ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))]
-        if matrices:
-            self.optimizers.append(
-                torch.optim.Muon(
-                    [self.master[k] for k in matrices],
-                    lr=2 * lr,
-                    weight_decay=0.05,
-                    momentum=0.95,
-                    ns_steps=4,
-                    adjust_lr_fn="match_rms_adamw",
-                )
-            )
+        orthogonal, usual = [], []
+        for begins in (True, False):
+            rate = lr / 2 if begins else lr
+            mine = {k: v for k, v in self.master.items() if k.startswith(slow) == begins}
+            matrices = [v for k, v in mine.items() if v.ndim == 2 and muon(k)]
+            others = [v for k, v in mine.items() if v.ndim > 1 and not (v.ndim == 2 and muon(k))]
+            vectors = [v for v in mine.values() if v.ndim == 1]
+            orthogonal.append({"params": matrices, "lr": 2 * rate})
+            usual.append({"params": others, "lr": rate, "weight_decay": 0.05})
+            usual.append({"params": vectors, "lr": rate, "weight_decay": 0.0})
+        orthogonal, usual = ([g for g in groups if g["params"]] for groups in (orthogonal, usual))
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(usual, betas=(0.9, 0.98))]
+        if orthogonal:
+            settings = {"weight_decay": 0.05, "momentum": 0.95, "ns_steps": 4, "adjust_lr_fn": "match_rms_adamw"}
+            self.optimizers.append(torch.optim.Muon(orthogonal, **settings))
         self.peaks = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
 
     def step(self, scale: float) -> None:

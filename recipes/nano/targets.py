@@ -1,9 +1,9 @@
 """What a photo teaches: (prompt, answer) pairs of all tasks, written in the tokens of Florence-2.
 
-A ``View`` is a photo as one training step sees it (cropped, mirrored) with its annotations moved along, in parts of the
-view (0..1). ``Teacher.pairs`` draws some of the tasks that the view's annotations can answer and writes both sides as ids.
-Prompts: Florence-2, table 13 and the published processor; answers: FLORENCE-2's published grammars (label, then its
-boxes; polygons separated by ``<sep>``; text, then its quad).
+A ``View`` is a photo as one training step sees it (cropped, mirrored) with its annotations moved along, in parts of
+the view (0..1). ``Teacher.pairs`` draws some of the tasks that the view's annotations can answer and writes both sides
+as ids: a label and then its boxes, polygons separated by ``<sep>``, a text and then its quad. The prompts are those of
+``florence2.language.tasks``, and the grammar of the task must accept every answer.
 """
 
 from __future__ import annotations
@@ -14,30 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from florence2.language import grammar
 from florence2.language.quantizer import quantize
+from florence2.language.tasks import get
 from florence2.language.tokenizer import Tokenizer
 
 Record = dict[str, Any]
 Box = list[float]
 Pair = tuple[list[int], list[int]]
 
-PROMPTS = {
-    "<OCR>": "What is the text in the image?",
-    "<OCR_WITH_REGION>": "What is the text in the image, with regions?",
-    "<CAPTION>": "What does the image describe?",
-    "<DETAILED_CAPTION>": "Describe in detail what is shown in the image.",
-    "<MORE_DETAILED_CAPTION>": "Describe with a paragraph what is shown in the image.",
-    "<OD>": "Locate the objects with category name in the image.",
-    "<DENSE_REGION_CAPTION>": "Locate the objects in the image, with their descriptions.",
-    "<REGION_PROPOSAL>": "Locate the region proposals in the image.",
-    "<CAPTION_TO_PHRASE_GROUNDING>": "Locate the phrases in the caption: {}",
-    "<REFERRING_EXPRESSION_SEGMENTATION>": "Locate {} in the image with mask",
-    "<REGION_TO_SEGMENTATION>": "What is the polygon mask of region {}",
-    "<OPEN_VOCABULARY_DETECTION>": "Locate {} in the image.",
-    "<REGION_TO_CATEGORY>": "What is the region {}?",
-    "<REGION_TO_DESCRIPTION>": "What does the region {} describe?",
-    "<REGION_TO_OCR>": "What text is in the region {}?",
-}
 MOST_OBJECTS = 10
 MOST_POINTS = 16
 SMALLEST = 0.003
@@ -119,11 +104,12 @@ def view(record: Record, crop: Box, mirrored: bool, classes: dict[str, list[str]
     if whole > 0.6:
         seen.captions = [turn(c) for c in record["captions"]]
     if whole > 0.9:
-        seen.refs = [{**r, "text": turn(r["text"]), "bbox": box} for r in record.get("refs", []) if (box := cut(r["bbox"]))]
         seen.closed = tuple(classes.get(record.get("exhaustive_classes", ""), ()))
-        seen.qa = [
-            {**q, "question": turn(q["question"]), "answers": [turn(a) for a in q["answers"]]} for q in record.get("qa", [])
-        ]
+        for r in record.get("refs", []):
+            if box := cut(r["bbox"]):
+                seen.refs.append({"text": turn(r["text"]), "bbox": box})
+        for q in record.get("qa", []):
+            seen.qa.append({"question": turn(q["question"]), "answers": [turn(a) for a in q["answers"]]})
     if whole > 0.999 and not mirrored:
         seen.text = [{"text": t["text"], "quad": move(t["quad"])} for t in record.get("text", [])]
     return seen
@@ -207,7 +193,7 @@ class Teacher:
         return [self._pair("<CAPTION>", self._text(caption)) for caption in chosen]
 
     def _sentences(self, seen: View, rng: random.Random, count: int) -> str:
-        """Several people's captions one after the other, the longest first: nobody wrote longer ones of these photos."""
+        """Several people's captions one after the other, the longest first: nobody wrote longer ones here."""
         chosen = sorted(rng.sample(seen.captions, min(count, len(seen.captions))), key=len, reverse=True)
         return " ".join(dict.fromkeys(chosen))
 
@@ -255,10 +241,8 @@ class Teacher:
         number = rng.choice(seen.phrases)["caption"]
         phrases = [p for p in seen.phrases if p["caption"] == number]
         answer = [i for p in phrases for i in self._text(p["phrase"]) + self._boxes(p["boxes"][:5])]
-        if number < len(seen.captions):
-            caption = seen.captions[number]
-        else:  # the cut took the caption away
-            caption = ", ".join(p["phrase"] for p in phrases)
+        listed = ", ".join(p["phrase"] for p in phrases)  # where the cut took the caption away
+        caption = seen.captions[number] if number < len(seen.captions) else listed
         return self._pair("<CAPTION_TO_PHRASE_GROUNDING>", answer, caption)
 
     def _phrase(self, p: Record) -> Pair:
@@ -270,7 +254,8 @@ class Teacher:
 
     def _description(self, seen: View, rng: random.Random) -> Pair:
         p = rng.choice(seen.phrases)
-        return self._pair("<REGION_TO_DESCRIPTION>", self._text(p["phrase"].lower()), self._bins(rng.choice(p["boxes"])))
+        box = self._bins(rng.choice(p["boxes"]))
+        return self._pair("<REGION_TO_DESCRIPTION>", self._text(p["phrase"].lower()), box)
 
     def _question(self, q: Record) -> Pair:
         return self.prompt(q["question"]), self._closed(self._text(q["answers"][0]))
@@ -291,9 +276,12 @@ class Teacher:
     # Ids.
 
     def _pair(self, task: str, answer: list[int], given: str | list[int] | None = None) -> Pair:
-        if isinstance(given, list):
-            given = "".join(f"<loc_{n}>" for n in given)
-        return self.prompt(PROMPTS[task].format(given)), self._closed(answer)
+        chosen = get(task)
+        prompt = chosen.fill(region=given) if isinstance(given, list) else chosen.fill(given)
+        ids = self._closed(answer)
+        if why := grammar.compile(chosen.grammar, self.tokenizer).rejection(ids):
+            raise SystemExit(f"the answer to {prompt!r} is malformed, nobody could decode it: {why}")
+        return self.prompt(prompt), ids
 
     def prompt(self, text: str) -> list[int]:
         if text not in self._prompts:
@@ -328,7 +316,7 @@ def same_box(a: Box, b: Box) -> bool:
 
 def swap_sides(text: str) -> str:
     """A mirrored photo has its left on the right."""
-    return re.sub(r"(?i)(left|right)", lambda m: {"left": "right", "right": "left"}[m[0].lower()], text)
+    return re.sub(r"(?i)\b(left|right)(?=\b|most\b)", lambda m: {"left": "right", "right": "left"}[m[0].lower()], text)
 
 
 def list_objects(objects: list[Record]) -> str:
@@ -354,7 +342,7 @@ def area_of(polygon: list[float]) -> float:
 
 
 def thin_out(polygon: list[float]) -> list[float]:
-    """At most 16 points: again and again the point goes whose triangle with its neighbours is the smallest (Visvalingam)."""
+    """At most 16 points: the point whose triangle with its neighbours is the smallest goes, again and again Visvalingam."""
     points = list(zip(polygon[0::2], polygon[1::2], strict=True))
 
     def matters(i: int) -> float:

@@ -1,42 +1,48 @@
 """Phases 2 and 3: the language model learns on stored feature maps, then the whole model learns together.
 
-``text`` trains the projector and BART on the feature maps that the distillation stored, while the image encoder is still
-being distilled: the encoder's output is trained to be such a map, so the two fit together later. ``joint`` puts them
-together and trains everything on pixels. Several answers per photo share one image, answers to one prompt share one memory.
+``text`` trains the projector and BART on the feature maps that the distillation stored, while the image encoder is
+still being distilled: the encoder's output is trained to be such a map, so the two fit together later. ``joint`` puts
+them together and trains everything on pixels. Several answers share one photo, answers to one prompt share one memory.
 
     python train.py tokenizer RUN
-    python train.py text RUN --minutes 40 --maps map32.f16
-    python train.py joint RUN --minutes 50 --encoder RUN/muon.pt --text RUN/text.pt
+    python train.py text RUN --minutes 40
+    python train.py joint RUN --minutes 50 --start RUN/text.pt --encoder RUN/distilled.pt
+    python train.py store RUN RUN/joint.pt FOLDER
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import data
 import numpy as np
+import targets
 import torch
 import torch.nn.functional as F
+from distill import CHANNELS, MEAN, STD, Bf16Steps, cut, geometry, open_maps, photometric, save, schedule, to_tensor
 from torch import Tensor
 
-import data
-import targets
-from distill import CHANNELS, MEAN, STD, Bf16Steps, clip, geometry, open_maps, photometric, save, schedule, to_tensor
+from florence2 import checkpoints
 from florence2.config import NANO
+from florence2.language.tasks import TASKS
 from florence2.language.tokenizer import Tokenizer
 from florence2.model import Florence2Model, initialise
 
 SHARE = {"flickr8k": 1.0, "coco": 0.8, "voc2012": 1.0, "ccp": 0.6, "camvid": 0.6, "icdar2015": 0.4, "sroie": 0.15}
 SHARE |= {"funsd": 0.15, "iiit5k": 0.3, "icdar2015_words": 0.3}
 """How often a photo of each source is drawn."""
-SPREAD = torch.arange(-32, 33, 4)
-"""A location token also counts its neighbours as nearly right: a Gaussian over these offsets, in bins."""
-SPREAD_WEIGHTS = (-0.5 * (SPREAD / 12.0) ** 2).softmax(0)
+SPREAD = torch.arange(-45, 46, 5)
+SPREAD_WEIGHTS = (-0.5 * (SPREAD / 15.0) ** 2).softmax(0)
+"""A location token counts its neighbours as nearly right: a Gaussian over these offsets, in bins, mirrored at the border.
+The offsets are shifted at random. Without it bins 0 and 999, where many boxes begin and end, win every doubtful case."""
 
 
 def held_out(index: int) -> bool:
@@ -78,7 +84,8 @@ class Batch:
             nll = -logprobs.gather(1, truth[:, None])[:, 0]
             n = truth - first_location
             place = (n >= 0) & (n < 1000)
-            near = (n[place, None] + SPREAD).clamp(0, 999) + first_location
+            near = (n[place, None] + SPREAD + torch.randint(-2, 3, ())).abs()
+            near = torch.where(near > 999, 2 * 999 - near, near) + first_location
             smooth = nll.clone()
             smooth[place] = -(logprobs[place].gather(1, near) * SPREAD_WEIGHTS).sum(1)
             soft.append(smooth)
@@ -90,6 +97,15 @@ class Batch:
 def pad(rows: list[list[int]], value: int) -> Tensor:
     longest = max(map(len, rows))
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+
+@dataclass
+class Drawn:
+    """What one step learns from. ``crops`` are numbers of stored crops; -1 is a picture made on the spot."""
+
+    crops: list[int]
+    pictures: list[np.ndarray | None]
+    pairs: list[list[targets.Pair]]
 
 
 class Course:
@@ -104,49 +120,37 @@ class Course:
             names += {o["label"] for o in record["objects"] if not o.get("pseudo")} - set(names)
         self.tokenizer = Tokenizer.load(run / "tokenizer")
         self.teacher = targets.Teacher(self.tokenizer)
+        self.first_location = self.tokenizer.first_location_id
         self.rng = random.Random(seed)
+        self.words = [t["text"] for r in self.records for t in r.get("text", []) if 1 < len(t["text"]) < 12]
         self.shares = [0.0 if held_out(i) else SHARE[r["source"]] for i, r in enumerate(self.records)]
 
     def pairs(self, index: int, pixels: tuple[int, ...], mirrored: bool, count: int, rng: random.Random) -> list:
         crop = [v / data.SIDE for v in pixels]
         return self.teacher.pairs(targets.view(self.records[index], crop, mirrored, self.classes), count, rng)
 
-    def from_crops(self, crops: int, batch: int, count: int) -> Iterator[tuple[np.ndarray, Batch]]:
-        """Batches of stored crops; text photos only whole, others as they come."""
-        chosen: list[int] = []
-        drawn: list[list[targets.Pair]] = []
+    def batches(self, crops: int, batch: int, count: int, rendered: float) -> Iterator[Drawn]:
+        """Endless batches of stored crops, a third of them whole photos; ``rendered`` of them are drawn text."""
+        n = len(self.records)
+        drawn = Drawn([], [], [])
         while True:
-            j = self.rng.randrange(crops)
-            index, pixels, mirrored = geometry(len(self.records), j)
-            if self.rng.random() > self.shares[index]:
-                continue
-            if pairs := self.pairs(index, pixels, mirrored, count, self.rng):
-                chosen.append(j)
-                drawn.append(pairs)
-            if len(chosen) == batch:
-                yield np.array(chosen), Batch(drawn)
-                chosen, drawn = [], []
-
-    def from_photos(self, batch: int, count: int) -> Iterator[tuple[Tensor, Batch]]:
-        """Batches of pixels (B, 3, 224, 224) in 0..1: half of the photos whole, half cut to 50-100 %, mirrored or not."""
-        crops: list[np.ndarray] = []
-        drawn: list[list[targets.Pair]] = []
-        indices = range(len(self.records))
-        while True:
-            index = self.rng.choices(indices, self.shares)[0]
-            side, words = data.SIDE, "text" in self.records[index]
-            w = h = side
-            if not words and self.rng.random() < 0.5:
-                area, ratio = self.rng.uniform(0.5, 1.0), math.exp(self.rng.uniform(-0.2, 0.2))
-                w, h = (min(side, round(side * math.sqrt(area * r))) for r in (ratio, 1 / ratio))
-            x, y = self.rng.randint(0, side - w), self.rng.randint(0, side - h)
-            place = index, (x, y, x + w, y + h), not words and self.rng.random() < 0.5
-            if pairs := self.pairs(*place, count, self.rng):
-                crops.append(clip(self.photos, *place))
-                drawn.append(pairs)
-            if len(crops) == batch:
-                yield to_tensor(crops), Batch(drawn)
-                crops, drawn = [], []
+            j = self.rng.randrange(n if self.rng.random() < 0.35 else crops)
+            index, pixels, mirrored = geometry(n, j)
+            if self.rng.random() < rendered:
+                words = self.rng.choices(self.words, k=self.rng.choice((1, 1, 1, 2, 3)))
+                picture, texts = data.render(words, self.photos[index], self.rng)
+                drawn.crops.append(-1)
+                drawn.pictures.append(picture)
+                drawn.pairs.append(self.teacher.pairs(targets.View(text=texts), 3, self.rng))
+            elif self.rng.random() < self.shares[index] and (
+                pairs := self.pairs(index, pixels, mirrored, count, self.rng)
+            ):
+                drawn.crops.append(j)
+                drawn.pictures.append(None)
+                drawn.pairs.append(pairs)
+            if len(drawn.crops) == batch:
+                yield drawn
+                drawn = Drawn([], [], [])
 
     def fixed(self, photos: int, count: int = 6) -> list[tuple[int, list[targets.Pair]]]:
         """The same held-out photos and pairs every time."""
@@ -161,7 +165,7 @@ class Course:
 def measure(model: Florence2Model, image_tokens: Tensor, examples: list, course: Course) -> dict[str, list[float]]:
     """NLL per token with the right photo and with another one, by what the answer is made of. No difference: blind."""
     batch = Batch([pairs for _, pairs in examples])
-    first = course.tokenizer.first_location_id
+    first = course.first_location
     sums = []
     for tokens in (image_tokens, image_tokens.roll(1, 0)):
         _, nll, truth = batch.losses(model, tokens, first)
@@ -193,48 +197,114 @@ def widen(maps: Tensor) -> Tensor:
     return F.pad(maps, (0, NANO.vision.dims[-1] - CHANNELS))
 
 
-def train_text(run: Path, minutes: float, maps: str, start: Path | None, name: str, batch: int, lr: float) -> None:
-    course = Course(run, seed=1)
-    crops = json.loads((run / "taught.json").read_text())["crops"]
-    stored = open_maps(run, crops)[1] if maps == "map32.f16" else np.load(run / maps, mmap_mode="r")
-    sample = torch.from_numpy(open_maps(run, crops)[1][:1024].astype(np.float32)).flatten(0, 2)
-    mean, std = sample.mean(0), sample.std(0) + 1e-3
+class TeacherMaps:
+    """The teacher's maps of stored crops, standardised."""
 
-    def image_tokens(chosen: np.ndarray) -> Tensor:
-        x = torch.from_numpy(stored[chosen].astype(np.float32))
-        x = (x - mean) / std if maps == "map32.f16" else x
-        return model.projector(widen(x).bfloat16()[:, None])
+    def __init__(self, run: Path) -> None:
+        self.taught = run / "taught.json"
+        self.maps = open_maps(run, self._state()["crops"])[1]
+        sample = torch.from_numpy(self.maps[:1024].astype(np.float32)).flatten(0, 2)
+        self.mean, self.std = sample.mean(0), sample.std(0) + 1e-3
 
+    def __call__(self, crops: list[int]) -> Tensor:
+        """(B, 7, 7, 192)"""
+        return (torch.from_numpy(self.maps[crops].astype(np.float32)) - self.mean) / self.std
+
+    def ready(self) -> int:
+        return self._state()["ready"]
+
+    def _state(self) -> dict[str, int]:
+        return json.loads(self.taught.read_text())
+
+
+def train_text(course: Course, loop_of: Callable[..., Loop], maps: TeacherMaps, start: Path | None, lr: float) -> None:
+    """Projector and BART on the teacher's maps in place of the encoder's."""
     model = new_model(course)
     if start:
         model.load_state_dict(torch.load(start)["model"])
-    matrices = [k for k, v in model.named_parameters() if v.ndim == 2 and ("layers" in k or "projection" in k)]
     model.vision.requires_grad_(False)
-    steps = Bf16Steps(model, matrices, lr)
+    loop = loop_of(Bf16Steps(model, lr, is_hidden_matrix), model)
+    batches = course.batches(maps.ready(), loop.batch, 4, rendered=0.0)
     examples = course.fixed(200)
-    held = np.array([i for i, _ in examples])
 
-    def ready() -> int:
-        return json.loads((run / "taught.json").read_text())["ready"] if maps == "map32.f16" else len(stored)
+    def image_tokens(crops: list[int]) -> Tensor:
+        return model.projector(widen(maps(crops)).bfloat16()[:, None])
 
-    batches = course.from_crops(ready(), batch, 4)
-    loop = Loop(run, name, minutes, steps, model)
     while loop.goes_on():
-        if loop.step % 500 == 499:
-            batches = course.from_crops(ready(), batch, 4)
-        chosen, drawn = next(batches)
-        soft, exact, _ = drawn.losses(model, image_tokens(chosen), course.tokenizer.first_location_id)
+        drawn = next(batches)
+        soft, exact, _ = Batch(drawn.pairs).losses(model, image_tokens(drawn.crops), course.first_location)
         soft.mean().backward()
-        loop.update({"loss": soft.mean().item(), "nll": exact.mean().item()}, len(chosen))
+        loop.update({"loss": soft.mean().item(), "nll": exact.mean().item()})
         if loop.due():
-            loop.note(measure(model, image_tokens(held), examples, course))
+            loop.note(measure(model, image_tokens([i for i, _ in examples]), examples, course))
+
+
+def train_joint(
+    course: Course, loop_of: Callable[..., Loop], maps: TeacherMaps, start: Path | None, encoder: Path | None, lr: float
+) -> None:
+    """Everything on pixels; the encoder is also held to the teacher's maps, lest the token loss alone wear it down."""
+    model = new_model(course)
+    if start:
+        model.load_state_dict(torch.load(start)["model"])
+    if encoder:
+        load_encoder(model, encoder)
+    model.to(memory_format=torch.channels_last)
+    loop = loop_of(Bf16Steps(model, lr, is_hidden_matrix, slow="vision."), model)
+    batches = course.batches(maps.ready(), loop.batch, 4, rendered=0.08)
+    examples = course.fixed(200)
+
+    def see(pixels: Tensor) -> Tensor:
+        x = ((pixels - MEAN) / STD).bfloat16().contiguous(memory_format=torch.channels_last)
+        return model.vision(x)  # (B, 7, 7, C)
+
+    while loop.goes_on():
+        drawn = next(batches)
+        pictures = [cut(course.photos, j) if p is None else p for j, p in zip(drawn.crops, drawn.pictures, strict=True)]
+        seen = see(photometric(to_tensor(pictures)))
+        stored = [i for i, j in enumerate(drawn.crops) if j >= 0]
+        kept = F.mse_loss(seen[stored, ..., :CHANNELS].float(), maps([drawn.crops[i] for i in stored]))
+        tokens = model.projector(seen[:, None])
+        soft, exact, _ = Batch(drawn.pairs).losses(model, tokens, course.first_location)
+        (soft.mean() + 0.2 * kept).backward()
+        loop.update({"loss": soft.mean().item(), "nll": exact.mean().item(), "map32": kept.item()})
+        if loop.due():
+            with torch.inference_mode():
+                held = to_tensor([course.photos[i] for i, _ in examples])
+                tokens = torch.cat([model.projector(see(part)[:, None]) for part in held.split(50)])
+            loop.note(measure(model, tokens, examples, course))
+
+
+def load_encoder(model: Florence2Model, path: Path) -> None:
+    """Put the student of the distillation in the place of the image encoder."""
+    student = torch.load(path)["student"]
+    prefix = "encoder."
+    model.vision.load_state_dict({k[len(prefix) :]: v for k, v in student.items() if k.startswith(prefix)})
+
+
+def store(course_run: Path, weights: Path, encoder: Path | None, folder: Path) -> None:
+    """Write a training state as a checkpoint that anybody can load: half precision, the averaged weights."""
+    model = Florence2Model(NANO)
+    model.load_state_dict(torch.load(weights)["model"])
+    if encoder:
+        load_encoder(model, encoder)
+    tokenizer = Tokenizer.load(course_run / "tokenizer")
+    made = checkpoints.Checkpoint(model, tokenizer, NANO, "florence2", str(weights))
+    checkpoints.save(made, folder, dtype="float16", overwrite=True)
+
+
+def is_hidden_matrix(name: str) -> bool:
+    """Weights that turn one hidden state into another; embeddings, positions and vectors learn by AdamW."""
+    return name.startswith("vision.stages") or "layers." in name or "projection" in name
 
 
 class Loop:
     """Clock, learning rate, running average of the weights, log and checkpoint of a training run."""
 
-    def __init__(self, run: Path, name: str, minutes: float, steps: Bf16Steps, model: Florence2Model) -> None:
-        self.path, self.minutes, self.steps, self.model = run / name, minutes, steps, model
+    every = 90
+    """Seconds between two lines of the log."""
+
+    def __init__(self, path: Path, minutes: float, batch: int, steps: Bf16Steps, model: Florence2Model) -> None:
+        self.path, self.minutes, self.batch, self.steps, self.model = path, minutes, batch, steps, model
         self.average = {k: v.clone() for k, v in steps.master.items()}
         self.log = self.path.with_suffix(".jsonl").open("a")
         self.began = self.noted = time.time()
@@ -252,10 +322,10 @@ class Loop:
         self.keep()
         return False
 
-    def update(self, losses: dict[str, float], images: int) -> None:
+    def update(self, losses: dict[str, float]) -> None:
         self.steps.step(schedule(self.step, self.elapsed / self.minutes, warmup=200))
         self.step += 1
-        self.images += images
+        self.images += self.batch
         self.counted += 1
         decay = min(0.999, self.step / (self.step + 10))
         for k, v in self.steps.master.items():
@@ -264,7 +334,7 @@ class Loop:
             self.sums[k] = self.sums.get(k, 0.0) + v
 
     def due(self) -> bool:
-        return time.time() - self.noted > 90
+        return time.time() - self.noted > self.every
 
     def note(self, measured: dict[str, list[float]]) -> None:
         line = {"minutes": round(self.elapsed, 2), "step": self.step, "images": self.images}
@@ -282,7 +352,7 @@ def train_tokenizer(run: Path) -> None:
     """8,000 tokens from all captions, labels, questions and texts of the training photos, and the prompts."""
     records, _ = data.load(run)
     targets.prepare(records)
-    texts = [prompt for prompt in targets.PROMPTS.values() for _ in range(50)]
+    texts = [prompt for prompt in [task.prompt for task in TASKS.values()] for _ in range(50)]
     for r in records:
         texts += r["captions"]
         texts += [p["phrase"].lower() for p in r.get("phrases", [])]
@@ -297,19 +367,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     phases = parser.add_subparsers(dest="phase", required=True)
     phases.add_parser("tokenizer").add_argument("run", type=Path)
-    one = phases.add_parser("text")
+    for phase in ("text", "joint"):
+        one = phases.add_parser(phase)
+        one.add_argument("run", type=Path)
+        one.add_argument("--minutes", type=float, default=40)
+        one.add_argument("--start", type=Path, help="weights of an earlier text or joint run")
+        one.add_argument("--encoder", type=Path, help="weights of the distillation (joint only)")
+        one.add_argument("--batch", type=int, default=16)
+        one.add_argument("--lr", type=float, default=1e-3)
+        one.add_argument("--seed", type=int, default=1)
+        one.add_argument("--name", default=phase)
+    one = phases.add_parser("store")
     one.add_argument("run", type=Path)
-    one.add_argument("--minutes", type=float, default=40)
-    one.add_argument("--maps", default="map32.f16")
-    one.add_argument("--start", type=Path)
-    one.add_argument("--name", default="text")
-    one.add_argument("--batch", type=int, default=16)
-    one.add_argument("--lr", type=float, default=1e-3)
+    one.add_argument("weights", type=Path)
+    one.add_argument("folder", type=Path)
+    one.add_argument("--encoder", type=Path)
     a = parser.parse_args()
     if a.phase == "tokenizer":
-        train_tokenizer(a.run)
-    elif a.phase == "text":
-        train_text(a.run, a.minutes, a.maps, a.start, a.name, a.batch, a.lr)
+        return train_tokenizer(a.run)
+    if a.phase == "store":
+        return store(a.run, a.weights, a.encoder, a.folder)
+    course, maps = Course(a.run, a.seed), TeacherMaps(a.run)
+    loop_of = functools.partial(Loop, a.run / a.name, a.minutes, a.batch)
+    if a.phase == "text":
+        train_text(course, loop_of, maps, a.start, a.lr)
+    else:
+        train_joint(course, loop_of, maps, a.start, a.encoder, a.lr)
 
 
 if __name__ == "__main__":
