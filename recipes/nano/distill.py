@@ -2,8 +2,8 @@
 
 The student is the DaViT of the NANO preset. The first 192 channels of its last map are trained to BE the teacher's
 last map, standardised, and the rest to be zero: a language model that learned on stored teacher maps then takes the
-student's map as it is. The teacher's own last layers turn the student's map into class probabilities for a second loss, and a
-linear head that is thrown away gives a hint at stride 16.
+student's map as it is. The teacher's own last layers turn the student's map into class probabilities for a second
+loss, and a linear head that is thrown away gives a hint at stride 16.
 
 Two processes share the work: ``teach`` runs the teacher over crops of the photos and stores what it sees, ``learn``
 trains on all crops stored so far. Crop number j is a function of j alone, so both sides cut the same pixels; the first

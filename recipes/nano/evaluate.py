@@ -258,10 +258,10 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def cider(said: list[str], references: list[list[str]]) -> float:
-    """CIDEr-D (arXiv 1411.5726, section 8) times its usual 10: tf-idf cosine of 1- to 4-grams, clipped, with a length penalty.
+    """CIDEr-D (arXiv 1411.5726, section 8), times its usual 10: clipped tf-idf cosine of n-grams, with a length penalty.
 
-    Our own implementation: words are runs of letters and digits (the published one uses the PTB tokenizer), idf from the
-    references given here, so numbers compare with each other and not with published tables.
+    Our own implementation: words are runs of letters and digits (the published one uses the PTB tokenizer), idf is from
+    the references given here. So the numbers compare with each other and not with published tables.
     """
 
     def grams(text: str) -> list[Counter[tuple[str, ...]]]:

@@ -342,7 +342,7 @@ def area_of(polygon: list[float]) -> float:
 
 
 def thin_out(polygon: list[float]) -> list[float]:
-    """At most 16 points: the point whose triangle with its neighbours is the smallest goes, again and again Visvalingam."""
+    """At most 16 points: the one whose triangle with its neighbours is the smallest goes, again and again."""
     points = list(zip(polygon[0::2], polygon[1::2], strict=True))
 
     def matters(i: int) -> float:

@@ -41,8 +41,8 @@ SHARE |= {"funsd": 0.15, "iiit5k": 0.3, "icdar2015_words": 0.3}
 """How often a photo of each source is drawn."""
 SPREAD = torch.arange(-45, 46, 5)
 SPREAD_WEIGHTS = (-0.5 * (SPREAD / 15.0) ** 2).softmax(0)
-"""A location token counts its neighbours as nearly right: a Gaussian over these offsets, in bins, mirrored at the border.
-The offsets are shifted at random. Without it bins 0 and 999, where many boxes begin and end, win every doubtful case."""
+"""A location token counts its neighbours as nearly right: a Gaussian over these offsets, in bins, mirrored at the
+border and shifted at random. Without it bins 0 and 999, where many boxes begin and end, win every doubtful case."""
 
 
 def held_out(index: int) -> bool:
@@ -221,7 +221,7 @@ def train_text(course: Course, loop_of: Callable[..., Loop], maps: TeacherMaps, 
     """Projector and BART on the teacher's maps in place of the encoder's."""
     model = new_model(course)
     if start:
-        model.load_state_dict(torch.load(start)["model"])
+        model.load_state_dict(load_weights(start))
     model.vision.requires_grad_(False)
     loop = loop_of(Bf16Steps(model, lr, is_hidden_matrix), model)
     batches = course.batches(maps.ready(), loop.batch, 4, rendered=0.0)
@@ -245,7 +245,7 @@ def train_joint(
     """Everything on pixels; the encoder is also held to the teacher's maps, lest the token loss alone wear it down."""
     model = new_model(course)
     if start:
-        model.load_state_dict(torch.load(start)["model"])
+        model.load_state_dict(load_weights(start))
     if encoder:
         load_encoder(model, encoder)
     model.to(memory_format=torch.channels_last)
@@ -274,6 +274,14 @@ def train_joint(
             loop.note(measure(model, tokens, examples, course))
 
 
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Weights of a training state of these scripts, or of a stored checkpoint (a folder)."""
+    if path.is_dir():
+        return checkpoints.load(path, dtype="float32", device="cpu").model.state_dict()
+    state: dict[str, Tensor] = torch.load(path)["model"]
+    return state
+
+
 def load_encoder(model: Florence2Model, path: Path) -> None:
     """Put the student of the distillation in the place of the image encoder."""
     student = torch.load(path)["student"]
@@ -284,7 +292,7 @@ def load_encoder(model: Florence2Model, path: Path) -> None:
 def store(course_run: Path, weights: Path, encoder: Path | None, folder: Path) -> None:
     """Write a training state as a checkpoint that anybody can load: half precision, the averaged weights."""
     model = Florence2Model(NANO)
-    model.load_state_dict(torch.load(weights)["model"])
+    model.load_state_dict(load_weights(weights))
     if encoder:
         load_encoder(model, encoder)
     tokenizer = Tokenizer.load(course_run / "tokenizer")
@@ -371,7 +379,7 @@ def main() -> None:
         one = phases.add_parser(phase)
         one.add_argument("run", type=Path)
         one.add_argument("--minutes", type=float, default=40)
-        one.add_argument("--start", type=Path, help="weights of an earlier text or joint run")
+        one.add_argument("--start", type=Path, help="an earlier run's weights, or a stored checkpoint")
         one.add_argument("--encoder", type=Path, help="weights of the distillation (joint only)")
         one.add_argument("--batch", type=int, default=16)
         one.add_argument("--lr", type=float, default=1e-3)
