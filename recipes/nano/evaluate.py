@@ -258,7 +258,7 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def cider(said: list[str], references: list[list[str]]) -> float:
-    """CIDEr-D (arXiv 1411.5726, section 8), times its usual 10: clipped tf-idf cosine of n-grams, with a length penalty.
+    """CIDEr-D (arXiv 1411.5726, section 8), times its usual 10: clipped tf-idf cosine of n-grams with a length penalty.
 
     Our own implementation: words are runs of letters and digits (the published one uses the PTB tokenizer), idf is from
     the references given here. So the numbers compare with each other and not with published tables.

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from florence2.language import grammar
 from florence2.language.quantizer import quantize
-from florence2.language.tasks import get
+from florence2.language.tasks import TASKS, get
 from florence2.language.tokenizer import Tokenizer
 
 Record = dict[str, Any]
@@ -304,6 +304,20 @@ class Teacher:
 
     def _bins(self, points: list[float]) -> list[int]:
         return quantize(points, (1, 1))
+
+
+def all_texts(records: list[Record]) -> Iterator[str]:
+    """Prompts, captions, phrases, labels, questions, answers and printed words: what a tokenizer has to spell."""
+    for _ in range(50):
+        yield from (task.prompt for task in TASKS.values())
+    for r in records:
+        yield from r["captions"]
+        yield from (p["phrase"].lower() for p in r.get("phrases", []))
+        yield from (o["label"] for o in r["objects"])
+        yield from (q["text"] for q in r.get("refs", []))
+        yield from (t["text"] for t in r.get("text", []))
+        for q in r.get("qa", []):
+            yield from (q["question"], *q["answers"][:1])
 
 
 def size(box: Box) -> float:

@@ -32,7 +32,6 @@ from torch import Tensor
 
 from florence2 import checkpoints
 from florence2.config import NANO
-from florence2.language.tasks import TASKS
 from florence2.language.tokenizer import Tokenizer
 from florence2.model import Florence2Model, initialise
 
@@ -357,18 +356,10 @@ class Loop:
 
 
 def train_tokenizer(run: Path) -> None:
-    """8,000 tokens from all captions, labels, questions and texts of the training photos, and the prompts."""
+    """8,000 tokens from everything that is said about the training photos, and from the prompts."""
     records, _ = data.load(run)
     targets.prepare(records)
-    texts = [prompt for prompt in [task.prompt for task in TASKS.values()] for _ in range(50)]
-    for r in records:
-        texts += r["captions"]
-        texts += [p["phrase"].lower() for p in r.get("phrases", [])]
-        texts += [o["label"] for o in r["objects"]] + [q["text"] for q in r.get("refs", [])]
-        texts += [t["text"] for t in r.get("text", [])]
-        for q in r.get("qa", []):
-            texts += [q["question"], *q["answers"][:1]]
-    Tokenizer.train(texts, NANO.text.vocab_size).save(run / "tokenizer")
+    Tokenizer.train(targets.all_texts(records), NANO.text.vocab_size).save(run / "tokenizer")
 
 
 def main() -> None:
