@@ -112,18 +112,20 @@ def to_tensor(crops: list[np.ndarray]) -> Tensor:
 
 
 def teach(run: Path, weights: Path, crops: int, batch: int = 32) -> None:
-    """Store the teacher's maps of the crops; ``taught.json`` says how many are ready."""
+    """Store the teacher's maps of the crops; ``taught.json`` says how many are ready; a next run goes on there."""
     _, photos = data.load(run)
     teacher = load_teacher(weights).bfloat16().to(memory_format=torch.channels_last)
     files = open_maps(run, crops)
+    state = run / "taught.json"
+    first = json.loads(state.read_text())["ready"] if state.exists() else 0
     with torch.inference_mode():
-        for start in range(0, crops, batch):
+        for start in range(first, crops, batch):
             chosen = range(start, min(start + batch, crops))
             pixels = (to_tensor([cut(photos, j) for j in chosen]) * 2 - 1).bfloat16()
             maps = teacher.forward_intermediates(pixels, intermediates_only=True)
             for file, x in zip(files, maps[-2:], strict=True):
                 file[chosen.start : chosen.stop] = x.permute(0, 2, 3, 1).half().numpy()
-            write_atomically(run / "taught.json", json.dumps({"ready": chosen.stop, "crops": crops}).encode())
+            write_atomically(state, json.dumps({"ready": chosen.stop, "crops": crops}).encode())
 
 
 def open_maps(run: Path, crops: int) -> tuple[np.ndarray, np.ndarray]:
