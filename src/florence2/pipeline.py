@@ -60,13 +60,15 @@ class Florence2:
         revision: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        offline: bool | None = None,
     ) -> Florence2:
         """Load the embedded model (no source), a local folder in any of the three layouts, or a hub id.
 
         ``device`` and ``dtype`` are PyTorch's names; "auto" takes the fastest device that is there, and half
-        precision only where that device computes in it. Raises CheckpointError, which says what to do.
+        precision only where that device computes in it. ``offline=True`` asks the cache of the hub only. Raises
+        CheckpointError, which says what to do.
         """
-        return cls(checkpoints.load(source, revision, dtype=dtype, device=device))
+        return cls(checkpoints.load(source, revision, dtype=dtype, device=device, offline=offline))
 
     # The verbs
 

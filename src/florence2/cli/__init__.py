@@ -29,9 +29,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # plain help: at once, and as it is written
     help="Florence-2: a photo in, every task out.",
-    epilog="First steps: `florence2 run photo.jpg --all`, then `florence2 run --help`.",
+    epilog="First steps: florence2 run photo.jpg --all",
 )
 
 

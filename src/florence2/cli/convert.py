@@ -31,11 +31,13 @@ def convert(
     revision: Annotated[Optional[str], typer.Option(help="Branch, tag or commit of a hub id.")] = None,  # noqa: UP045
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that is already there.")] = False,
 ) -> None:
-    """Write a checkpoint in another layout or precision; every tensor is accounted for.
+    """Write a checkpoint in another layout or precision.
 
-    florence2 convert microsoft/Florence-2-base base-native --layout native
+    \b
+      florence2 convert microsoft/Florence-2-base base-native --layout native
+      florence2 convert ./finetuned ./for-microsoft --layout microsoft --dtype float16
 
-    florence2 convert ./finetuned ./for-microsoft --layout microsoft --dtype float16
+    Every tensor is accounted for. What is loaded from OUT answers as MODEL does.
     """
     from florence2 import checkpoints
 

@@ -39,11 +39,13 @@ def doctor(
     device: common.Device = "auto",
     dtype: common.Dtype = "auto",
 ) -> None:
-    """Check the machine and a checkpoint, from the files to one answer. Each problem comes with its remedy.
+    """Find what would fail here, and how to mend it.
 
-    florence2 doctor
+    \b
+      florence2 doctor
+      florence2 doctor ./my-finetuned-model
 
-    florence2 doctor ./my-finetuned-model
+    The machine is looked at, then the checkpoint, from its files to one answer. Exit code 1 where something fails.
     """
     failed = False
     marks = {"ok": ("ok   ", "green"), "note": ("note ", "yellow"), "fails": ("FAILS", "red")}

@@ -19,11 +19,13 @@ def info(
     dtype: common.Dtype = "auto",
     json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
-    """Show what a checkpoint is made of, and on which device and in which precision it runs here, and why.
+    """Show what a checkpoint is and how it runs here.
 
-    florence2 info
+    \b
+      florence2 info
+      florence2 info microsoft/Florence-2-large --device cpu
 
-    florence2 info microsoft/Florence-2-large --device cpu
+    Device and precision come with the reason why they were chosen.
     """
     from florence2 import checkpoints
 

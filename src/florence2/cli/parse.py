@@ -18,19 +18,23 @@ Read = Callable[[str, str, "tuple[int, int]"], "dict[str, Any]"]
 
 
 def parse(
-    file: Annotated[str, typer.Argument(help="JSON lines; - is stdin.", metavar="[FILE]")] = "-",
+    file: Annotated[str, typer.Argument(help="JSON lines; - is stdin.", metavar="FILE")] = "-",
     reference: Annotated[
         bool, typer.Option("--reference", help="The shape and the quirks of Microsoft's own post-processing.")
     ] = False,
 ) -> None:
-    """Turn answers of any runtime (transformers, vLLM, ONNX ...) into typed results, one JSON line each.
+    """Turn answers of any runtime into typed results.
 
-    Each line in: {"task": "<OD>", "text": "car<loc_52><loc_332><loc_932><loc_774>", "width": 640, "height": 480},
-    with width and height of the photo in pixels; the text may hold its special tokens or not.
+    Answers of transformers, vLLM, ONNX and others come as JSON lines, with the size of the photo in pixels:
 
-        florence2 parse answers.jsonl > results.jsonl
+    \b
+      {"task": "<OD>", "text": "car<loc_52><loc_332><loc_932><loc_774>", "width": 640, "height": 480}
 
-        echo '{"task": "<CAPTION>", "text": "a dog", "width": 640, "height": 480}' | florence2 parse
+    One JSON line goes out for each. The special tokens around the text may be there or not.
+
+    \b
+      florence2 parse answers.jsonl > results.jsonl
+      echo '{"task": "<CAPTION>", "text": "a dog", "width": 640, "height": 480}' | florence2 parse
 
     A line that cannot be read gives {"line": 3, "error": {...}} in its place, and the exit code is 1 at the end.
     """

@@ -62,17 +62,13 @@ def run(
 
     Without --task the photo is captioned and its objects are found.
 
-        florence2 run photo.jpg
-
-        florence2 run photos/ --task caption --task OD --json > answers.jsonl
-
-        florence2 run photo.jpg --task ground --text "a man with a red guitar" -o out
-
-        florence2 run street.jpg --labels person,dog --min-score 0.3
-
-        florence2 run page.png --task read_region --box 10,20,400,80
-
-        florence2 run photo.jpg --all -o out --model microsoft/Florence-2-base
+    \b
+      florence2 run photo.jpg
+      florence2 run photos/ --task caption --task OD --json > answers.jsonl
+      florence2 run photo.jpg --task ground --text "a man with a red guitar" -o out
+      florence2 run street.jpg --labels person,dog --min-score 0.3
+      florence2 run page.png --task read_region --box 10,20,400,80
+      florence2 run photo.jpg --all -o out --model microsoft/Florence-2-base
 
     --all takes the text and the box that it needs from --text and --box, else from the caption and the first
     detection of the same photo. A photo that cannot be read gives an error record, the others are answered all the
@@ -90,7 +86,7 @@ def run(
             try:
                 scene = loaded.encode(name)
                 answers = wish.answers(loaded, scene, options)
-                document = _document(name, scene, loaded.name, answers, raw)
+                document = document_of(name, scene, loaded.name, answers, raw)
             except Florence2Error as error:
                 failed += 1
                 scene, answers, document = None, {}, _error_document(name, error)
@@ -190,7 +186,8 @@ def _options(reference: bool, min_score: float, raw: bool, beams: int | None, bu
     return options
 
 
-def _document(name: str, scene: Scene, model: str, answers: dict[str, Any], raw: bool) -> dict[str, Any]:
+def document_of(name: str, scene: Scene, model: str, answers: dict[str, Any], raw: bool = False) -> dict[str, Any]:
+    """What ``--json`` prints for a photo."""
     results = {
         task: [_result(a, raw) for a in got] if isinstance(got, list) else _result(got, raw)
         for task, got in answers.items()

@@ -6,7 +6,7 @@ import typer
 
 
 def tasks() -> None:
-    """List the tasks: their tokens and names, what they take and what they give.
+    """List the tasks, what they take and what they give.
 
     A task is called by its token or by any of its names: --task '<OD>', --task OD and --task detect are the same.
     """

@@ -69,13 +69,14 @@ def verify(
     device: common.Device = "auto",
     dtype: common.Dtype = "float32",
 ) -> None:
-    """Run the published answers of the official checkpoints and print how far this machine agrees.
+    """Run the published answers of the official models.
 
-    The answers are carried in the package; weights and photos come from the hub, or from folders.
+    Prints how far this machine agrees with each. The answers are carried in the package; weights and photos come from
+    the hub, or from folders.
 
-        florence2 verify microsoft/Florence-2-base
-
-        florence2 verify ./Florence-2-large --photos ./photos
+    \b
+      florence2 verify microsoft/Florence-2-base
+      florence2 verify ./Florence-2-large --photos ./photos
 
     Exit code 0: all agree; 1: some differ; 2: something is missing, and it is said what.
     """
@@ -89,7 +90,7 @@ def verify(
     paths = {}
     for entry in {entry.photo: entry for entry in chosen}.values():
         try:
-            paths[entry.photo] = _fetch(entry, photos)
+            paths[entry.photo] = _fetch(entry, photos, cached_only=bool(missing))  # one long wait is enough
         except ImageError as error:
             missing.append(f"the photo {entry.photo}: {error}")
     if missing or loaded is None:
@@ -164,7 +165,7 @@ def _iou(a: Box, b: Box) -> float:
     return shared / total if total > 0 else float(a == b)
 
 
-def _fetch(entry: Published, folder: Path | None) -> Path:
+def _fetch(entry: Published, folder: Path | None, cached_only: bool) -> Path:
     """The photo from a folder, else from the data set of the hub that it was published in."""
     if folder is not None:
         if not (folder / entry.photo).is_file():
@@ -176,7 +177,11 @@ def _fetch(entry: Published, folder: Path | None) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(found[1], found[3], revision=found[2], repo_type="dataset"))
+        return Path(
+            hf_hub_download(found[1], found[3], revision=found[2], repo_type="dataset", local_files_only=cached_only)
+        )
     except Exception as error:  # the hub and the transport below it have families of errors of their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ImageError(f"{reason} Fetch it from {entry.image} elsewhere and give its folder with --photos") from error
+        raise ImageError(
+            f"it is not in the cache of this machine and the hub gave {type(error).__name__}; fetch it elsewhere from "
+            f"{entry.image} and give its folder with --photos"
+        ) from error
