@@ -446,6 +446,16 @@ def test_a_third_party_task_runs_without_registration(model: Florence2) -> None:
     assert inputs.ask(count, text="dogs").task is count
 
 
+def test_a_third_party_task_over_labels_gets_them_all_in_one_prompt(model: Florence2) -> None:
+    which = Task("<WHICH>", "Which of {input} is it?", TASKS["<CAPTION>"].grammar, Text, takes="labels")
+    assert model.run(PHOTO, which, labels=["cat", "dog"]).text in ("cat", "dog")
+
+
+def test_a_text_prompt_with_closed_answers(model: Florence2) -> None:
+    answer = model.run(PHOTO, "find", "car<and>dog", labels=["car", "dog"])
+    assert set(answer.labels) <= {"car", "dog"}
+
+
 def test_loading_from_a_folder(model: Florence2, tmp_path: Path) -> None:
     from florence2 import save
 

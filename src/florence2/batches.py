@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+
+from PIL import Image
 
 from florence2 import images, inputs
 from florence2.engine import Engine, Options, Scene
@@ -126,21 +129,21 @@ def _scenes(
     engine: Engine, photos: Sequence[Any], known: Mapping[Any, Any]
 ) -> dict[Any, tuple[Any, Scene | Florence2Error]]:
     """Photos that are not known yet, in one call of the image encoder; a broken one keeps its error."""
-    found: dict[Any, tuple[Any, Scene | Florence2Error]] = {}
-    pictures = {}
-    for photo in photos:
-        key = _key(photo)
-        if key in known or key in found or key in pictures:
-            continue
-        if isinstance(photo, Scene):
-            found[key] = (photo, photo)
-            continue
-        try:
-            pictures[key] = (photo, images.load(photo))
-        except Florence2Error as error:
-            found[key] = (photo, error)
-    scenes = engine.encode([picture for _, picture in pictures.values()])
-    return found | {key: (photo, scene) for (key, (photo, _)), scene in zip(pictures.items(), scenes, strict=True)}
+    new = {_key(photo): photo for photo in photos if _key(photo) not in known}
+    with ThreadPoolExecutor(min(len(new), os.cpu_count() or 1) or 1) as pool:  # Pillow decodes without the lock
+        loaded = dict(zip(new, pool.map(_load, new.values()), strict=True))
+    pictures = {key: found for key, found in loaded.items() if isinstance(found, Image.Image)}
+    encoded: dict[Any, Any] = dict(zip(pictures, engine.encode(list(pictures.values())), strict=True))
+    return {key: (photo, encoded[key] if key in encoded else loaded[key]) for key, photo in new.items()}
+
+
+def _load(photo: Any) -> Any:
+    if isinstance(photo, Scene):
+        return photo
+    try:
+        return images.load(photo)
+    except Florence2Error as error:
+        return error
 
 
 def _is_item(item: Any) -> bool:

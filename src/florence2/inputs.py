@@ -19,7 +19,7 @@ from florence2.language import tasks
 from florence2.language.grammar import kinds
 from florence2.language.quantizer import quantize
 from florence2.language.tasks import Task
-from florence2.results import Box
+from florence2.results import Box, Detections
 
 if TYPE_CHECKING:
     from florence2.language.tokenizer import Tokenizer
@@ -74,7 +74,7 @@ def ask(
     if known.takes == "nothing" or text is not None:
         return Request(known, text=text, labels=closed)
     if known.takes == "labels" and closed is not None:
-        return Request(known, labels=closed, answers="merged")
+        return Request(known, labels=closed, answers="merged" if known.result is Detections else "one")
     raise TaskError(f"{known.name} needs {_INPUT[known.takes]}; {_EXAMPLES[known.takes].format(known.name)}")
 
 
@@ -89,6 +89,8 @@ def prompts(request: Request, size: tuple[int, int], tokenizer: Tokenizer, room:
         rows = [_prompt(task, task.fill(region=quantize(box, size)), closed, tokenizer) for box in request.boxes]
     elif request.answers == "merged":
         rows = [_prompt(task, task.fill(labels=[label]), (label,), tokenizer) for label in closed or ()]
+    elif task.takes == "labels" and request.text is None:
+        rows = [_prompt(task, task.fill(labels=closed), closed, tokenizer)]
     else:
         rows = [_prompt(task, task.fill(text=request.text), closed, tokenizer)]
     for row in rows:
