@@ -43,9 +43,16 @@ def test_nothing_heavy_is_imported(code: str) -> None:
 
 
 def test_the_check_above_can_fail() -> None:
-    assert "torch" in loaded_after("from florence2 import Florence2")
+    assert "numpy" in loaded_after("import numpy")
 
 
+def test_parsing_answers_needs_no_pytorch() -> None:
+    assert "torch" not in loaded_after(
+        "import florence2.cli.parse, florence2.language.answers, florence2.language.compat"
+    )
+
+
+@pytest.mark.slow
 def test_everything_imports_without_what_is_optional() -> None:
     python(
         f"""
