@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from florence2 import ErrorRecord, Florence2, batches, inputs
-from florence2.engine import Engine
+from florence2.engine import Engine, without_repeat
 from florence2.errors import BoxError, CheckpointError, ConfigError, Florence2Error, ImageError, TaskError
 from florence2.language.tasks import TASKS, Task
-from florence2.results import Answer, Detections, Segments, Text, TextRegions
+from florence2.results import Answer, Detections, Object, Segments, Text, TextRegions
 from tests.tiny_checkpoint import picture, tiny_checkpoint
 
 TEXT, BOX, LABELS = "a red guitar", (5.0, 5.0, 50.0, 50.0), ["car", "dog", "person"]
@@ -50,6 +50,17 @@ def given(task: Task) -> Any:
 
 def ids(answer: Any) -> tuple[int, ...]:
     return answer.raw.token_ids
+
+
+def test_what_the_repeat_guard_leaves_is_dropped() -> None:
+    car = Object(label="car", box=(1.0, 2.0, 3.0, 4.0), score=0.5, label_score=0.6, box_score=0.4)
+    again = dataclasses.replace(car, score=0.9, label_score=0.9, box_score=0.9)
+    other = dataclasses.replace(car, label="bus")
+    looped = Detections(task="<OD>", width=9, height=9, objects=(car, other, again))
+    assert without_repeat(looped).objects == (car, other)
+    assert "repeated" in without_repeat(looped).dropped[0]
+    for kept in (dataclasses.replace(looped, objects=(car, again, other)), Text(task="<OCR>", width=9, height=9)):
+        assert without_repeat(kept) == kept
 
 
 # The verbs

@@ -165,11 +165,13 @@ class Engine:
             for _, prompt in rows
         ]
         return [
-            self._answer(scene, prompt, produced, options)
+            self._answer(scene, prompt, produced, policy, options)
             for (scene, prompt), produced in zip(rows, generate(self.model, memory, policy, automata), strict=True)
         ]
 
-    def _answer(self, scene: Scene, prompt: Prompt, produced: Generated, options: Options) -> Answer:
+    def _answer(
+        self, scene: Scene, prompt: Prompt, produced: Generated, policy: DecodingPolicy, options: Options
+    ) -> Answer:
         answer = answers.parse(
             produced.ids,
             prompt.task,
@@ -180,6 +182,8 @@ class Engine:
             truncated=produced.truncated,
             keep_raw=options.get("raw", False),
         )
+        if policy.repeat_guard:
+            answer = without_repeat(answer)
         return answer.keep(options.get("min_score", 0.0)).with_photo(scene.photo)
 
     def _padded(self, prompts: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor | None]:
@@ -216,6 +220,23 @@ def check_options(options: Options) -> None:
     score = options.get("min_score", 0.0)
     if not 0 <= score <= 1:
         raise TaskError(f"min_score lies between 0 and 1, found {score}")
+
+
+def without_repeat(answer: Answer) -> Answer:
+    """Without the last item where it says again what an earlier one said: the trace that the repeat guard leaves."""
+    if answer.items_field is None:
+        return answer
+    items = getattr(answer, answer.items_field)
+    said = [dataclasses.replace(item, **dict.fromkeys(_SCORES & set(vars(item)), 1.0)) for item in items]
+    if not said or said[-1] not in said[:-1]:
+        return answer
+    kept: dict[str, Any] = {answer.items_field: items[:-1]}
+    return dataclasses.replace(
+        answer, **kept, dropped=(*answer.dropped, "the last item, which repeated an earlier one")
+    )
+
+
+_SCORES = {"score", "label_score", "box_score"}
 
 
 def _merged(found: Sequence[Detections]) -> Detections:

@@ -16,12 +16,13 @@ def tasks() -> None:
 
     from florence2.language.tasks import TASKS
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("task", "names", "takes", "gives", "what it is"):
-        table.add_column(heading, overflow="fold")
+    table = Table("task", "takes", "gives", "what it is", box=None, pad_edge=False)
+    for column in table.columns[:3]:
+        column.no_wrap = True
     for task in TASKS.values():
-        names = ", ".join(dict.fromkeys((*task.aliases, task.name.strip("<>").lower())))
-        takes = {"nothing": "", "text": "--text", "boxes": "--box", "labels": "--labels or --text"}[task.takes]
-        table.add_row(escape(task.name), escape(names), takes, task.result.__name__, escape(task.summary))
+        takes = {"nothing": "", "text": "--text", "boxes": "--box", "labels": "--labels"}[task.takes]
+        name = "\n  ".join([escape(task.name), *map(escape, task.aliases)])
+        table.add_row(name, takes, task.result.__name__, escape(task.summary))
     Console().print(table)
-    typer.echo("\nText: a string. Detections: boxes with labels. Segments: polygons. TextRegions: words with quads.")
+    typer.echo("\nThe indented names mean the same; what takes --labels takes --text too. Detections are boxes")
+    typer.echo("with labels, Segments polygons, TextRegions words with quads, Text is a string.")
