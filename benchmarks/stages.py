@@ -79,7 +79,8 @@ def their_stages(config: Florence2Config, dtype: torch.dtype) -> dict[str, Calla
     from transformers.cache_utils import DynamicCache, EncoderDecoderCache
     from transformers.modeling_outputs import BaseModelOutput
 
-    native = Florence2ForConditionalGeneration(NativeConfig(**configs.to_native(config))).eval().to(dtype)
+    values = configs.write(config, "native", "float32", image_token_id=config.text.vocab_size - 1)["config.json"]
+    native = Florence2ForConditionalGeneration(NativeConfig(**values)).eval().to(dtype)
     language = native.model.language_model
     pixels = torch.randn(1, 3, *config.image.size, dtype=dtype)
     ids = torch.randint(4, 1000, (1, PROMPT))
@@ -110,7 +111,7 @@ def floor_seconds(config: Florence2Config, dtype: torch.dtype) -> dict[str, floa
     flops, read = matrix_rate(dtype), read_rate()
     text = config.text
     image = count_flops(config)
-    length = 1 + (config.image.size[0] // 32) * (config.image.size[1] // 32) + PROMPT
+    length = configs.image_tokens(config) + PROMPT
     per_token = text.encoder_layers * (8 * text.d_model**2 + 4 * text.d_model * text.encoder_ffn_dim)
     attention = text.encoder_layers * 4 * length * text.d_model
     cross = text.decoder_layers * 4 * text.d_model**2
