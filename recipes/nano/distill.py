@@ -246,13 +246,13 @@ class Bf16Steps:
 
     def __init__(self, model: nn.Module, lr: float, muon: Callable[[str], bool], slow: str = "none") -> None:
         """Muon makes the steps of the matrices that ``muon`` names orthogonal, AdamW moves the rest; names that begin
-        with ``slow`` learn at half the rate."""
+        with ``slow`` learn at a tenth of the rate."""
         self.model = model
         self.master = {k: v.detach().clone().float() for k, v in model.named_parameters() if v.requires_grad}
         model.bfloat16()
         orthogonal, usual = [], []
         for begins in (True, False):
-            rate = lr / 2 if begins else lr
+            rate = lr / 10 if begins else lr
             mine = {k: v for k, v in self.master.items() if k.startswith(slow) == begins}
             matrices = [v for k, v in mine.items() if v.ndim == 2 and muon(k)]
             others = [v for k, v in mine.items() if v.ndim > 1 and not (v.ndim == 2 and muon(k))]

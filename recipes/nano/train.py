@@ -241,7 +241,7 @@ def train_text(course: Course, loop_of: Callable[..., Loop], maps: TeacherMaps, 
 def train_joint(
     course: Course, loop_of: Callable[..., Loop], maps: TeacherMaps, start: Path | None, encoder: Path | None, lr: float
 ) -> None:
-    """Everything on pixels; the encoder is also held to the teacher's maps, lest the token loss alone wear it down."""
+    """Everything on pixels. The encoder is held to the teacher's maps and learns slowly: answers alone wear it down."""
     model = new_model(course)
     if start:
         model.load_state_dict(load_weights(start))
@@ -264,7 +264,7 @@ def train_joint(
         kept = F.mse_loss(seen[stored, ..., :CHANNELS].float(), maps([drawn.crops[i] for i in stored]))
         tokens = model.projector(seen[:, None])
         soft, exact, _ = Batch(drawn.pairs).losses(model, tokens, course.first_location)
-        (soft.mean() + 0.2 * kept).backward()
+        (soft.mean() + 0.5 * kept).backward()
         loop.update({"loss": soft.mean().item(), "nll": exact.mean().item(), "map32": kept.item()})
         if loop.due():
             with torch.inference_mode():
