@@ -47,6 +47,8 @@ class View:
     """Classes of which every instance is in ``objects``; all others are unknown, not absent."""
     detection: bool = True
     """Whether ``objects`` are what <OD> should name (clothing and street regions are not)."""
+    textless: bool = False
+    """Taken to hold nothing to read. Some of these photos do hold a sign, but not at 224 px."""
 
 
 def prepare(records: list[Record]) -> None:
@@ -93,7 +95,7 @@ def view(record: Record, crop: Box, mirrored: bool, classes: dict[str, list[str]
     def turn(text: str) -> str:
         return swap_sides(text) if mirrored else text
 
-    seen = View(detection=record["source"] not in ("ccp", "camvid"))
+    seen = View(detection=record["source"] not in ("ccp", "camvid"), textless="text" not in record)
     for o in record["objects"]:
         if box := cut(o["bbox"]):
             seen.objects.append({**o, "bbox": box, "polygons": [canonical(move(p)) for p in o["polygons"]]})
@@ -146,13 +148,13 @@ class Teacher:
         elif seen.closed and big:
             told = self._text(list_objects(big))
             offers += [
-                (0.4, lambda: [self._pair("<DETAILED_CAPTION>", told)]),
-                (0.3, lambda: [self._pair("<MORE_DETAILED_CAPTION>", told)]),
+                (0.1, lambda: [self._pair("<DETAILED_CAPTION>", told)]),
+                (0.1, lambda: [self._pair("<MORE_DETAILED_CAPTION>", told)]),
             ]
         if big and seen.detection:
             offers += [
                 (2.0, lambda: [self._pair("<OD>", self._labelled(big))]),
-                (0.4, lambda: [self._pair("<REGION_PROPOSAL>", self._boxes([o["bbox"] for o in big]))]),
+                (0.6, lambda: [self._pair("<REGION_PROPOSAL>", self._boxes([o["bbox"] for o in big]))]),
             ]
         if big:
             offers += [
@@ -178,6 +180,11 @@ class Teacher:
             offers.append((1.2, lambda: [self._reference(rng.choice(seen.refs))]))
         if seen.qa:
             offers.append((1.5, lambda: [self._question(q) for q in rng.sample(seen.qa, min(2, len(seen.qa)))]))
+        if seen.textless:
+            offers += [
+                (0.2, lambda: [self._pair("<OCR>", [])]),
+                (0.2, lambda: [self._pair("<OCR_WITH_REGION>", [])]),
+            ]
         if seen.text:
             offers += [
                 (2.0, lambda: [self._pair("<OCR>", self._text(" ".join(t["text"] for t in seen.text[:12])))]),
