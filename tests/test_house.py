@@ -24,6 +24,7 @@ FLOORS = {
     "engine": 3,
     "batches": 3,
     "pipeline": 3,
+    "data": 4,
     "cli": 5,
     "__main__": 5,
     "__init__": 6,  # names everything, lazily

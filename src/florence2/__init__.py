@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from florence2.errors import BoxError as BoxError
     from florence2.errors import CheckpointError as CheckpointError
     from florence2.errors import ConfigError as ConfigError
+    from florence2.errors import DataError as DataError
     from florence2.errors import Florence2Error as Florence2Error
     from florence2.errors import ImageError as ImageError
     from florence2.errors import MissingDependencyError as MissingDependencyError
@@ -54,7 +55,7 @@ _HOMES = {
     "results": ["Answer", "Text", "Detections", "Segments", "TextRegions", "Object", "Instance", "TextRegion", "Raw"],
     "errors": [
         *["Florence2Error", "ImageError", "TaskError", "BoxError", "ConfigError", "CheckpointError"],
-        *["TokenizerError", "AnswerError", "MissingDependencyError"],
+        *["TokenizerError", "AnswerError", "DataError", "MissingDependencyError"],
     ],
     "language.tasks": ["Task", "register"],
     "checkpoints": ["load", "save"],

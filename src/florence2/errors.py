@@ -28,6 +28,10 @@ class AnswerError(Florence2Error, ValueError):
     """A stored answer misses a field or has an unknown one, or its labels do not fit the categories asked for."""
 
 
+class DataError(Florence2Error, ValueError):
+    """Training data cannot be read or written: a broken file, an unknown format, an entry without what it needs."""
+
+
 class ConfigError(Florence2Error, ValueError):
     """A configuration contradicts itself or names a field that does not exist."""
 

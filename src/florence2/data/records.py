@@ -1,0 +1,406 @@
+"""What is known about one photo, whatever format it came from.
+
+    Record      the photo and all its annotations, boxes and outlines in pixels of the photo as ``images.load`` shows it
+    Thing       an object: label, box, outlines        Phrase      words of a caption and where they are
+    Reference   words that mean one box                Words       a printed text and its quad
+    Question    a question and its answers             Pair        a prompt and its answer, as other trainers write them
+
+``None`` means that nobody looked, the empty tuple that there is nothing: a photo with ``objects=()`` is an explicit
+negative. ``exhaustive`` names the classes of which every instance is in ``objects``; all others are unknown, not
+absent.
+
+``to_dict`` and ``from_dict`` are the JSON form, which the packs, our JSON lines and Parquet share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from florence2 import images
+from florence2.data import fields
+from florence2.data.classes import CLASS_LISTS
+from florence2.errors import DataError, ImageError
+from florence2.results import Box, Polygon, Quad
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an annotation stands, for messages."""
+
+    file: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thing:
+    label: str
+    box: Box
+    polygons: tuple[Polygon, ...] = ()
+    crowd: bool = False
+    """A group that was not told apart; no training target."""
+    difficult: bool = False
+    """PASCAL VOC's mark: not counted in evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phrase:
+    text: str
+    boxes: tuple[Box, ...]
+    caption: int | None = None
+    """Which of the record's captions the words are from."""
+    start: int | None = None
+    """Where in that caption, in characters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    text: str
+    box: Box
+    polygons: tuple[Polygon, ...] = ()
+    origin: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    text: str
+    quad: Quad
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    question: str
+    answers: tuple[str, ...]
+    """The best first; none where they are kept secret."""
+    origin: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """``prompt`` and ``answer`` as texts, location tokens written ``<loc_12>``."""
+
+    prompt: str
+    answer: str
+    place: Place | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    image: Path | bytes | None
+    """The file, or what is in it; None where the format should name one and does not."""
+    id: str
+    width: int
+    height: int
+    captions: tuple[str, ...] = ()
+    objects: tuple[Thing, ...] | None = None
+    exhaustive: tuple[str, ...] | None = None
+    phrases: tuple[Phrase, ...] = ()
+    refs: tuple[Reference, ...] = ()
+    text: tuple[Words, ...] | None = None
+    illegible: tuple[Quad, ...] = ()
+    """Where there is text that nobody can read."""
+    qa: tuple[Question, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    source: str = ""
+    """Name of the data set."""
+    split: str = ""
+    """train, val, test"""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What the file says beyond this, as JSON."""
+    place: Place | None = field(default=None, compare=False)
+    error: str = ""
+    """Why this entry could not be read. Such a record stands in the stream so that nothing is passed over."""
+
+    def load(self) -> Image.Image:
+        """The photo, upright, RGB. Raises ImageError where it cannot be read, DataError for an error record."""
+        self.require()
+        if self.image is None:
+            raise ImageError(f"{self.where}: the record names no image")
+        return images.load(self.image)
+
+    def image_bytes(self) -> bytes:
+        """The file as it is. Raises ImageError where it cannot be read."""
+        if isinstance(self.image, bytes):
+            return self.image
+        if self.image is None:
+            raise ImageError(f"{self.where}: the record names no image")
+        try:
+            return self.image.read_bytes()
+        except OSError as error:
+            raise ImageError(f"{self.image} cannot be read ({error.strerror}); check the path") from error
+
+    def require(self) -> None:
+        """Raises DataError for an error record."""
+        if self.error:
+            raise DataError(f"{self.where}: {self.error}")
+
+    @property
+    def where(self) -> str:
+        return str(self.place) if self.place else self.id
+
+
+def broken(place: Place, problem: object, id: str = "") -> Record:
+    """The error record of an entry that cannot be read."""
+    return Record(image=None, id=id, width=0, height=0, place=place, error=str(problem))
+
+
+def entry(place: Place, build: Callable[[], Record]) -> Record:
+    """What ``build`` makes of an entry, or its error record."""
+    try:
+        return build()
+    except (DataError, ImageError) as error:
+        return broken(place, error)
+
+
+def sized(image: Path | bytes) -> tuple[int, int]:
+    """(width, height) of a photo as ``images.load`` shows it, from the head of its file."""
+    import io
+
+    from PIL import Image as pillow
+
+    name = str(image) if isinstance(image, Path) else f"the photo of {len(image):,} bytes"
+    try:
+        with pillow.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
+            turned = opened.getexif().get(0x0112) in (5, 6, 7, 8)
+            width, height = opened.size
+    except FileNotFoundError as error:
+        raise ImageError(f"{name} does not exist; check the path") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageError(f"{name} is no image that can be read ({error})") from error
+    return (height, width) if turned else (width, height)
+
+
+# JSON
+
+
+def to_dict(record: Record) -> dict[str, Any]:
+    """The record without its image. Fields without content are left out."""
+    objects = record.objects
+    document: dict[str, Any] = {
+        **record.extra,
+        "id": record.id,
+        "source": record.source,
+        "split": record.split,
+        "width": record.width,
+        "height": record.height,
+        "captions": list(record.captions),
+        "objects": None if objects is None else [_thing_dict(thing) for thing in objects],
+        "exhaustive_classes": _class_list(record.exhaustive),
+        "phrases": [
+            _filled({"caption": p.caption, "phrase": p.text, "start": p.start, "boxes": _shapes(p.boxes)})
+            for p in record.phrases
+        ],
+        "refs": [
+            _filled({"text": r.text, "bbox": _shape(r.box), "polygons": _shapes(r.polygons), "origin": r.origin})
+            for r in record.refs
+        ],
+        "text": None if record.text is None else [{"text": w.text, "quad": _shape(w.quad)} for w in record.text],
+        "illegible": _shapes(record.illegible),
+        "qa": [
+            {"question": q.question, "answers": list(q.answers), **_filled({"origin": q.origin})} for q in record.qa
+        ],
+        "pairs": [{"prompt": pair.prompt, "answer": pair.answer} for pair in record.pairs],
+    }
+    stays = {"id", "source", *record.extra, *(["objects"] if objects == () and not record.exhaustive else [])}
+    if record.text == ():
+        stays.add("text")
+    return {key: value for key, value in document.items() if key in stays or value not in (None, "", [])}
+
+
+def from_dict(values: Any, image: Path | bytes | None, place: Place, name: str = "") -> Record:
+    """Inverse of ``to_dict``; unknown fields go to ``extra``. ``name`` is the id where the record has none.
+
+    Raises DataError where a field has the wrong form.
+    """
+    d = fields.mapping(values, "the record")
+    if "width" in d and "height" in d:
+        width, height = fields.whole(d["width"], "width"), fields.whole(d["height"], "height")
+    elif image is not None:
+        width, height = sized(image)
+    else:
+        raise DataError("the record has no width and height, and no image to take them from")
+    listed, named = _exhaustive(d.get("exhaustive_classes"))
+    extra = {key: value for key, value in d.items() if key not in _KNOWN}
+    objects = _list(d, "objects", _thing) if "objects" in d or listed else None
+    return Record(
+        image=image,
+        id=str(d.get("id", name)),
+        width=width,
+        height=height,
+        captions=_list(d, "captions", lambda v: fields.string(v, "a caption")),
+        objects=objects,
+        exhaustive=listed,
+        phrases=_list(d, "phrases", _phrase),
+        refs=_list(d, "refs", _reference),
+        text=_list(d, "text", _words) if "text" in d else None,
+        illegible=_list(d, "illegible", lambda v: fields.quad(v, "an illegible quad")),
+        qa=_list(d, "qa", _question),
+        pairs=_list(d, "pairs", lambda v: _pair(v, place)),
+        source=fields.string(d.get("source", ""), "source"),
+        split=fields.string(d.get("split", ""), "split"),
+        extra=extra if named is None else {**extra, "exhaustive_classes": named},
+        place=place,
+    )
+
+
+_KNOWN = frozenset(
+    [
+        *("id", "source", "split", "width", "height", "captions", "objects", "exhaustive_classes", "phrases"),
+        *("refs", "text", "illegible", "qa", "pairs", "image"),
+    ]
+)
+
+
+def _list(d: dict[str, Any], name: str, build: Callable[[Any], Any]) -> tuple[Any, ...]:
+    return tuple(build(value) for value in fields.items(d.get(name, []), name))
+
+
+def _thing_dict(thing: Thing) -> dict[str, Any]:
+    document = {"label": thing.label, "bbox": _shape(thing.box), "polygons": _shapes(thing.polygons)}
+    flags = {"iscrowd": int(thing.crowd) or None, "difficult": int(thing.difficult) or None}
+    return {"label": thing.label, **_filled({**document, **flags})}
+
+
+def _thing(value: Any) -> Thing:
+    d = fields.mapping(value, "an object")
+    fields.only(d, frozenset(("label", "bbox", "polygons", "iscrowd", "difficult")), "an object")
+    return Thing(
+        label=fields.string(fields.field(d, "label", "an object"), "label"),
+        box=fields.box(fields.field(d, "bbox", "an object"), "bbox"),
+        polygons=_polygons(d),
+        crowd=bool(d.get("iscrowd", 0)),
+        difficult=bool(d.get("difficult", 0)),
+    )
+
+
+def _polygons(d: dict[str, Any]) -> tuple[Polygon, ...]:
+    return tuple(fields.points(p, "a polygon") for p in fields.items(d.get("polygons", []), "polygons"))
+
+
+def _phrase(value: Any) -> Phrase:
+    d = fields.mapping(value, "a phrase")
+    fields.only(d, frozenset(("caption", "phrase", "start", "boxes")), "a phrase")
+    boxes = fields.items(fields.field(d, "boxes", "a phrase"), "boxes")
+    return Phrase(
+        text=fields.string(fields.field(d, "phrase", "a phrase"), "phrase"),
+        boxes=tuple(fields.box(b, "a box of a phrase") for b in boxes),
+        caption=fields.whole(d["caption"], "caption") if "caption" in d else None,
+        start=fields.whole(d["start"], "start") if "start" in d else None,
+    )
+
+
+def _reference(value: Any) -> Reference:
+    d = fields.mapping(value, "a referring expression")
+    fields.only(d, frozenset(("text", "bbox", "polygons", "origin")), "a referring expression")
+    return Reference(
+        text=fields.string(fields.field(d, "text", "a referring expression"), "text"),
+        box=fields.box(fields.field(d, "bbox", "a referring expression"), "bbox"),
+        polygons=_polygons(d),
+        origin=fields.string(d.get("origin", ""), "origin"),
+    )
+
+
+def _words(value: Any) -> Words:
+    d = fields.mapping(value, "a text")
+    fields.only(d, frozenset(("text", "quad")), "a text")
+    return Words(
+        text=fields.string(fields.field(d, "text", "a text"), "text"),
+        quad=fields.quad(fields.field(d, "quad", "a text"), "quad"),
+    )
+
+
+def _question(value: Any) -> Question:
+    d = fields.mapping(value, "a question")
+    fields.only(d, frozenset(("question", "answers", "origin")), "a question")
+    answers = fields.items(fields.field(d, "answers", "a question"), "answers")
+    return Question(
+        question=fields.string(fields.field(d, "question", "a question"), "question"),
+        answers=tuple(fields.string(a, "an answer") for a in answers),
+        origin=fields.string(d.get("origin", ""), "origin"),
+    )
+
+
+def _pair(value: Any, place: Place) -> Pair:
+    d = fields.mapping(value, "a pair")
+    fields.only(d, frozenset(("prompt", "answer")), "a pair")
+    prompt, answer = fields.field(d, "prompt", "a pair"), fields.field(d, "answer", "a pair")
+    return Pair(prompt=fields.string(prompt, "prompt"), answer=fields.string(answer, "answer"), place=place)
+
+
+def _class_list(names: tuple[str, ...] | None) -> str | list[str] | None:
+    known = [key for key, listed in CLASS_LISTS.items() if listed == names]
+    return known[0] if known else list(names or ()) or None
+
+
+def _exhaustive(value: Any) -> tuple[tuple[str, ...] | None, str | None]:
+    """(class names, None), or (None, the name of a list that is not known here)."""
+    if value is None:
+        return None, None
+    if isinstance(value, str):
+        return (CLASS_LISTS[value], None) if value in CLASS_LISTS else (None, value)
+    names = tuple(fields.string(v, "a class name") for v in fields.items(value, "exhaustive_classes"))
+    return names or None, None
+
+
+def _filled(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if value not in (None, "", [])}
+
+
+def _shape(values: tuple[float, ...]) -> list[float]:
+    """Whole numbers without their ".0"."""
+    return [int(v) if float(v).is_integer() else v for v in values]
+
+
+def _shapes(shapes: tuple[tuple[float, ...], ...]) -> list[list[float]]:
+    return [_shape(shape) for shape in shapes]
+
+
+# What a record says, for those who must say what a format cannot hold
+
+
+def aspects(record: Record) -> Iterator[str]:
+    """One name per thing that the record says."""
+    yield from ["captions"] * len(record.captions)
+    for thing in record.objects or ():
+        yield "objects"
+        yield from ["polygons"] * len(thing.polygons)
+        if len(thing.polygons) > 1:
+            yield "outlines of several parts"
+        if any(thing.polygons) and not _same(thing.box, fields.hull(thing.polygons)):
+            yield "boxes that differ from their outline"
+        if thing.crowd:
+            yield "crowd marks"
+        if thing.difficult:
+            yield "difficult marks"
+    if record.objects == ():
+        yield "photos without objects"
+    if record.exhaustive:
+        yield "class lists"
+    yield from ["phrases"] * len(record.phrases)
+    yield from ["referring expressions"] * len(record.refs)
+    yield from ["texts with quads"] * len(record.text or ())
+    if record.text == ():
+        yield "photos without text"
+    yield from ["illegible texts"] * len(record.illegible)
+    for question in record.qa:
+        yield "questions"
+        if question.origin:
+            yield "origins"
+    yield from ["pairs"] * len(record.pairs)
+    if record.source:
+        yield "sources"
+    if record.split:
+        yield "splits"
+    yield from ["further fields"] * len(record.extra)
+
+
+def _same(a: Box, b: Box) -> bool:
+    return all(abs(x - y) < 0.01 for x, y in zip(a, b, strict=True))
