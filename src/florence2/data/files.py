@@ -81,6 +81,12 @@ def numbered_ids(records: list[Record]) -> list[int]:
     return list(range(1, len(records) + 1))
 
 
+def shared_classes(records: Iterable[Record]) -> tuple[str, ...]:
+    """The class list that all records share; none where they differ, so that nothing is claimed of any."""
+    lists = {record.exhaustive or () for record in records}
+    return lists.pop() if len(lists) == 1 else ()
+
+
 def class_names(records: Iterable[Record]) -> list[str]:
     """All classes that records name, in the order in which they appear."""
     names: dict[str, None] = {}

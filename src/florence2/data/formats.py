@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from florence2.data import captions, coco, jsonl, labelme, packs, parquet, voc, vqa, yolo
 from florence2.data.records import Record, aspects
@@ -43,6 +44,8 @@ class Format:
     write: Callable[[Iterable[Record], Path], None]
     takes: Callable[[Record], bool] = lambda record: True
     """Whether the format can say anything about a photo. An object format would make "nobody looked" a negative."""
+    lists: Literal["each", "one", "always"] = "each"
+    """Class lists are kept per photo; one for all photos or none; or one for all, which is there in any case."""
 
 
 _OBJECTS = frozenset(("objects", "polygons", "photos without objects", "class lists"))
@@ -75,12 +78,12 @@ FORMATS: dict[str, Format] = {
         Format("parquet", _EVERYTHING, parquet.recognise, parquet.read, parquet.write),
         Format("records", _EVERYTHING, jsonl.recognise_records, jsonl.read_records, jsonl.write_records),
         Format("jsonl", _PAIRS, jsonl.recognise_pairs, jsonl.read_pairs, jsonl.write_pairs, jsonl.takes),
-        Format("yolo", _OBJECTS | {"splits"}, yolo.recognise, yolo.read, yolo.write, _looked_at),
+        Format("yolo", _OBJECTS | {"splits"}, yolo.recognise, yolo.read, yolo.write, _looked_at, "always"),
         Format("docvqa", _QUESTIONS, vqa.recognise_docvqa, vqa.read_docvqa, vqa.write_docvqa, _asked),
         Format("vqa", _QUESTIONS, vqa.recognise, vqa.read, vqa.write),
         Format("coco", frozenset(_COCO), coco.recognise, coco.read, coco.write),
-        Format("labelme", _LABELME, labelme.recognise, labelme.read, labelme.write, _looked_at),
-        Format("voc", frozenset(_VOC), voc.recognise, voc.read, voc.write, _looked_at),
+        Format("labelme", _LABELME, labelme.recognise, labelme.read, labelme.write, _looked_at, "one"),
+        Format("voc", frozenset(_VOC), voc.recognise, voc.read, voc.write, _looked_at, "one"),
         Format("captions", frozenset(("captions",)), captions.recognise, captions.read, captions.write),
         Format("txt", frozenset(("captions",)), captions.recognise_txt, captions.read_txt, captions.write_txt),
     )
@@ -142,11 +145,18 @@ def write(records: Iterable[Record], target: str | Path, format: str) -> Written
     if path.exists() and (path.is_file() or any(path.iterdir())):
         raise DataError(f"{path} is already there; give a folder that does not exist or is empty")
     written = Written(kind.name)
-    kind.write(_counted(records, kind, written), path)
+    lists: Counter[frozenset[str] | None] = Counter()
+    kind.write(_counted(records, kind, written, lists), path)
+    if kind.lists != "each":
+        kept = next(iter(lists)) if len(lists) == 1 else None
+        changed = lists.total() - lists[kept] if kind.lists == "one" else lists.total() if kept is None else 0
+        written.lost.update({"class lists that differ between photos": changed} if changed else {})
     return written
 
 
-def _counted(records: Iterable[Record], kind: Format, written: Written) -> Iterator[Record]:
+def _counted(
+    records: Iterable[Record], kind: Format, written: Written, lists: Counter[frozenset[str] | None]
+) -> Iterator[Record]:
     for record in records:
         if record.error:
             written.skipped.append(f"{record.where}: {record.error}")
@@ -157,6 +167,7 @@ def _counted(records: Iterable[Record], kind: Format, written: Written) -> Itera
             written.lost.update({name: count for name, count in said.items() if name not in kind.holds})
             if kind.takes(record):
                 written.records += 1
+                lists[None if record.exhaustive is None else frozenset(record.exhaustive)] += 1
                 yield record
             else:
                 written.lost["photos that it says nothing about"] += 1

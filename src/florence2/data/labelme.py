@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from florence2.data import fields
-from florence2.data.files import ImageFolder, class_names, write_lines
+from florence2.data.files import ImageFolder, shared_classes, write_lines
 from florence2.data.records import Place, Record, Thing, broken, sized
 from florence2.errors import DataError, ImageError
 
@@ -121,7 +121,7 @@ def _joined(a: Thing, b: Thing) -> Thing:
 def write(records: Iterable[Record], target: Path) -> None:
     kept = list(records)
     images = ImageFolder(target)
-    names = class_names(record for record in kept if record.exhaustive)
+    names = shared_classes(kept)
     if names:
         write_lines(target / "labels.txt", names)
     for record in kept:

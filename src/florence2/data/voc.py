@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from florence2.data import fields
-from florence2.data.files import ImageFolder, class_names, find_image, make_folder, write_lines
+from florence2.data.files import ImageFolder, find_image, make_folder, shared_classes, write_lines
 from florence2.data.records import Place, Record, Thing, broken, sized
 from florence2.errors import DataError, ImageError
 from florence2.results import Polygon
@@ -123,7 +123,7 @@ def write(records: Iterable[Record], target: Path) -> None:
     kept = list(records)
     images = ImageFolder(target / "JPEGImages")
     make_folder(target / "Annotations")
-    names = class_names(record for record in kept if record.exhaustive)
+    names = shared_classes(kept)
     if names:
         write_lines(target / "labels.txt", names)
     for record in kept:

@@ -63,7 +63,7 @@ def read(source: Path) -> Iterator[Record]:
 
 
 def _question_files(source: Path) -> list[Path]:
-    return [path for path in _documents(source) if _mentions(path, b'"questions"', b'"question_id"')]
+    return [path for path in _documents(source) if _mentions(path, b'"questions"')]
 
 
 def _answers(questions: Path) -> dict[Any, tuple[str, ...]]:
