@@ -10,4 +10,4 @@ from tests.tiny_checkpoint import SENTENCES
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     """A small trained tokenizer with all special tokens."""
-    return Tokenizer.train([*(task.prompt for task in TASKS.values()), *SENTENCES] * 20, 1500)
+    return Tokenizer.train([*(task.prompt for task in TASKS.values()), *SENTENCES] * 20, 1420)

@@ -129,14 +129,20 @@ def kept(records: list[Record], *formats: str) -> list[Record]:
     """What is left of records that went through all these formats, by what the formats promise to hold."""
     holds = frozenset.intersection(*(FORMATS[name].holds for name in formats))
     taken = [record for record in records if all(FORMATS[name].takes(record) for name in formats)]
-    return [_kept(record, holds, "jsonl" in formats) for record in taken]
+    left = [_kept(record, holds) for record in taken]
+    if "jsonl" in formats:  # which says everything in pairs
+        others = [FORMATS[name].holds for name in formats if name != "jsonl"]
+        if all("pairs" in other for other in others):
+            left = [replace(bare, pairs=_as_pairs(record)) for bare, record in zip(left, taken, strict=True)]
+    return [record for record in left if FORMATS[formats[0]].takes(record)]
 
 
-def _kept(record: Record, holds: frozenset[str], as_pairs: bool) -> Record:
+def _as_pairs(record: Record) -> tuple[Pair, ...]:
+    return tuple(Pair(prompt=lesson.prefix, answer=lesson.suffix(spelling())) for lesson in targets.pairs(record))
+
+
+def _kept(record: Record, holds: frozenset[str]) -> Record:
     pairs = record.pairs if "pairs" in holds else ()
-    if as_pairs:
-        lessons = targets.pairs(record)
-        pairs = tuple(Pair(prompt=lesson.prefix, answer=lesson.suffix(spelling())) for lesson in lessons)
     text = record.text if "texts with quads" in holds else None
     if text == () and "photos without text" not in holds:
         text = None
