@@ -134,6 +134,8 @@ def kept(records: list[Record], *formats: str) -> list[Record]:
         others = [FORMATS[name].holds for name in formats if name != "jsonl"]
         if all("pairs" in other for other in others):
             left = [replace(bare, pairs=_as_pairs(record)) for bare, record in zip(left, taken, strict=True)]
+    if formats[0] == "yolo":  # which knows no photo outside of a split
+        left = [replace(record, split=record.split or "train") for record in left]
     return [record for record in left if FORMATS[formats[0]].takes(record)]
 
 

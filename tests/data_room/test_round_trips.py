@@ -49,7 +49,7 @@ def test_there_and_back(format: str, records: list[Record]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), itertools.permutations(FORMATS, 2))
 @given(records=data_sets())
-@settings(quick, max_examples=2)
+@settings(quick, max_examples=4)
 def test_a_detour_loses_only_what_the_other_cannot_hold(first: str, second: str, records: list[Record]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         start = through(records, first, Path(folder, "start"))

@@ -7,8 +7,8 @@ Read: ``data.yaml``, or its folder; without one, a folder with ``classes.txt``. 
 becomes ``labels`` (else they lie side by side), and a photo without a label file is background. Pose files
 (``kpt_shape``) give their boxes.
 
-Written: ``data.yaml``, ``images/<split>/``, ``labels/<split>/``. A line holds one outline: parts of an object are
-joined by lines of no width, so that they fill the same pixels.
+Written: ``data.yaml``, ``images/<split>/``, ``labels/<split>/``; photos of no split go to train. A line holds one
+outline: parts of an object are joined by lines of no width, so that they fill the same pixels.
 
 Source: docs.ultralytics.com, "Object detection datasets", "Instance segmentation datasets".
 """
