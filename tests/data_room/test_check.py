@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from florence2.data import Phrase, Question, Reference, Thing, Words, check, read
-from florence2.data import check as check_data
 from florence2.data.records import Place, Record, broken
 from florence2.data.targets import Choices
 from florence2.errors import DataError
@@ -22,7 +21,7 @@ from tests.data_room.examples import image_bytes, rich_record
 
 
 def found(record: Record, tokenizer: Tokenizer, **options: Any) -> list[tuple[str, str]]:
-    return [(problem.kind, problem.message) for problem in check_data([record], tokenizer, **options).problems]
+    return [(problem.kind, problem.message) for problem in check([record], tokenizer, **options).problems]
 
 
 def test_sound_data_has_no_problems(tokenizer: Tokenizer) -> None:

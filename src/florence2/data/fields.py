@@ -19,12 +19,20 @@ Points = tuple[float, ...]
 
 def number(value: Any, what: str) -> float:
     """A finite number; a text that holds one counts."""
+    found = _as_float(value)
+    if not math.isfinite(found):
+        raise DataError(f"{what} is {_short(value)}, expected a number")
+    return found
+
+
+def _as_float(value: Any) -> float:
+    """NaN for what is no number."""
+    if not isinstance(value, (int, float, str)) or isinstance(value, bool):
+        return math.nan
     try:
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool) and math.isfinite(float(value)):
-            return float(value)
+        return float(value)
     except (ValueError, OverflowError):
-        pass  # said below, for every kind of value that is no number
-    raise DataError(f"{what} is {_short(value)}, expected a number")
+        return math.nan
 
 
 def whole(value: Any, what: str) -> int:
