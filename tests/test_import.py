@@ -12,7 +12,7 @@ import florence2
 HEAVY = ("torch", "transformers", "supervision", "tokenizers", "numpy", "safetensors", "huggingface_hub", "PIL")
 OPTIONAL = (
     *("transformers", "supervision", "pycocotools", "timm", "einops", "flash_attn", "torchvision", "cv2", "scipy"),
-    *("matplotlib", "hypothesis", "pytest", "accelerate", "peft"),
+    *("matplotlib", "hypothesis", "pytest", "accelerate", "peft", "pyarrow", "yaml"),
 )
 
 

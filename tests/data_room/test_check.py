@@ -75,6 +75,7 @@ PLANTED: dict[str, tuple[dict[str, Any], str, str]] = {
         "the quad of 'GO' lies outside the 80 x 60 photo",
     ),
     "broken image": ({"image": image_bytes(80, 60)[:200]}, "image", ""),
+    "truncated JPEG": ({"image": image_bytes(80, 60, "JPEG")[:-150]}, "image", ""),
     "no image": ({"image": b"no image at all"}, "image", ""),
     "missing image": ({"image": Path("nowhere.png")}, "image", "nowhere.png"),
     "unnamed image": ({"image": None}, "image", "names no image"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,20 @@ def test_there_and_back(format: str, records: list[Record]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = through(records, format, Path(folder, "set"))
         assert by_id(found) == by_id(kept(records, format))
+
+
+@pytest.mark.parametrize(("format", "claim"), [("yolo", "captions"), ("coco", "difficult marks"), ("voc", "splits")])
+def test_a_format_that_claims_too_much_is_noticed(
+    format: str, claim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planted twin of the comparison above."""
+    thing = replace((rich_record().objects or ())[1], difficult=True)
+    records = [rich_record(objects=(thing,))]
+    found = through(records, format, tmp_path / "set")
+    assert by_id(found) == by_id(kept(records, format))
+    honest = FORMATS[format]
+    monkeypatch.setitem(FORMATS, format, replace(honest, holds=honest.holds | {claim}))
+    assert by_id(found) != by_id(kept(records, format))
 
 
 @pytest.mark.slow
