@@ -307,7 +307,7 @@ def main() -> None:
             one.add_argument("--crops", type=int, default=80_000)
         else:
             one.add_argument("--minutes", type=float, default=55)
-            one.add_argument("--optimizer", choices=("muon", "adamw"), default="adamw")
+            one.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
             one.add_argument("--batch", type=int, default=32)
             one.add_argument("--lr", type=float, default=1e-3)
             one.add_argument("--name", default="distilled")

@@ -373,7 +373,7 @@ def main() -> None:
         one.add_argument("--start", type=Path, help="an earlier run's weights, or a stored checkpoint")
         one.add_argument("--encoder", type=Path, help="weights of the distillation (joint only)")
         one.add_argument("--batch", type=int, default=16)
-        one.add_argument("--lr", type=float, default=1e-3)
+        one.add_argument("--lr", type=float, default=1e-3 if phase == "text" else 5e-4)
         one.add_argument("--seed", type=int, default=1)
         one.add_argument("--name", default=phase)
     one = phases.add_parser("store")
