@@ -18,13 +18,13 @@ WIDTH = 320
 
 Ask = Callable[[Florence2, Path], Answer]
 PICTURES: dict[str, tuple[str, Ask]] = {
-    "caption": ("cat.jpg", lambda model, photo: model.caption(photo)),
-    "detect": ("astronaut.jpg", lambda model, photo: model.detect(photo, min_score=0.2)),
+    "caption": ("photographer.jpg", lambda model, photo: model.caption(photo)),
+    "detect": ("coffee.jpg", lambda model, photo: model.detect(photo)),
     "detect_labels": ("cat.jpg", lambda model, photo: model.detect(photo, labels=["cat", "dog", "car"])),
     "ground": ("photographer.jpg", lambda model, photo: model.ground(photo, "a man in a black coat")),
-    "segment": ("cat.jpg", lambda model, photo: model.segment(photo, "the cat")),
+    "segment": ("photographer.jpg", lambda model, photo: model.segment(photo, "the person")),
     "read": ("street.jpg", lambda model, photo: model.read(photo, regions=True)),
-    "propose": ("astronaut.jpg", lambda model, photo: model.propose(photo)),
+    "propose": ("photographer.jpg", lambda model, photo: model.propose(photo)),
     "describe_regions": ("photographer.jpg", lambda model, photo: model.describe_regions(photo)),
     "ask": ("cat.jpg", lambda model, photo: model.ask(photo, "Is there a cat in the picture?")),
 }

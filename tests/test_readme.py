@@ -61,7 +61,7 @@ def test_guides(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_commands(command: str, tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     result = subprocess.run(
-        [sys.executable, "-m", *shlex.split(command.split(" | ")[0])],
+        [sys.executable, "-m", *shlex.split(re.split(" [|>] ", command)[0])],
         capture_output=True,
         text=True,
         cwd=tmp_path,
