@@ -22,7 +22,7 @@ from florence2.cli.common import expand
 from florence2.cli.run import Wish, document_of
 from florence2.drawing import contact_sheet
 
-SHEET = ("<CAPTION>", "<OD>", "<CAPTION_TO_PHRASE_GROUNDING>", "<REFERRING_EXPRESSION_SEGMENTATION>")
+SHEET = ("<CAPTION>", "<OD>", "<CAPTION_TO_PHRASE_GROUNDING>", "<REGION_TO_SEGMENTATION>")
 """The tasks of the contact sheet, one column each."""
 
 STYLE = """
