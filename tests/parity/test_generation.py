@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from florence2.config import SHIPPED_POLICY, Florence2Config
+from florence2.config import BASE, SHIPPED_POLICY, Florence2Config
 from florence2.generation import generate
 from florence2.model import Cache, Florence2Model
 from tests.parity.native import SMALL, native_inputs, random_pair, with_vision
@@ -101,6 +101,20 @@ def test_tokens_are_identical(search: str) -> None:
         answers |= said
     assert len(answers) > WEIGHTS * ROWS // 2
     assert len({len(answer) for answer in answers}) > BUDGET // 2
+
+
+@pytest.mark.slow
+def test_tokens_are_identical_once_at_full_base_size() -> None:
+    """231 M parameters and the real vocabulary: two photos of 768 px, unequal prompts, both searches."""
+    native, ours = random_pair(BASE, seed=3, gain=2.0)
+    pixels, prompts, mask = (part[:2] for part in batch(BASE, seed=0))
+    pixels = torch.nn.functional.interpolate(pixels, (768, 768))
+    assert not mask.all()
+    for settings in SEARCHES.values():
+        theirs = native_says(native, BASE, 577, (pixels, prompts, mask), settings)
+        assert ours_says(ours, pixels, prompts, mask, settings) == theirs
+        assert theirs[0] != theirs[1]
+        assert ours_says(ours, pixels.flip(0), prompts, mask, settings) != theirs  # the planted fault
 
 
 def attend_to_padding(given: dict[str, Any]) -> None:
