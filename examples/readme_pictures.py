@@ -22,7 +22,7 @@ PICTURES: dict[str, tuple[str, Ask]] = {
     "detect": ("coffee.jpg", lambda model, photo: model.detect(photo)),
     "detect_labels": ("cat.jpg", lambda model, photo: model.detect(photo, labels=["cat", "dog", "car"])),
     "ground": ("photographer.jpg", lambda model, photo: model.ground(photo, "a man in a black coat")),
-    "segment": ("photographer.jpg", lambda model, photo: model.segment(photo, "the person")),
+    "segment": ("photographer.jpg", lambda model, photo: model.segment(photo, box=(1, 67, 301, 511))),
     "read": ("street.jpg", lambda model, photo: model.read(photo, regions=True)),
     "propose": ("photographer.jpg", lambda model, photo: model.propose(photo)),
     "describe_regions": ("photographer.jpg", lambda model, photo: model.describe_regions(photo)),
