@@ -105,6 +105,14 @@ def test_shards(tiny: Checkpoint, tmp_path: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("max_shard_bytes", [None, 60_000])
+def test_all_files_may_be_read_by_the_same_people(
+    tiny: Checkpoint, tmp_path: Path, max_shard_bytes: int | None
+) -> None:
+    folder = save(tiny, tmp_path / "it", max_shard_bytes=max_shard_bytes)
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1
+
+
 def test_without_a_tokenizer(tiny: Checkpoint, tmp_path: Path) -> None:
     bare = dataclasses.replace(tiny, tokenizer=None)
     found = load(save(bare, tmp_path / "it", "microsoft"))

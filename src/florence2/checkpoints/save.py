@@ -62,6 +62,8 @@ def save(
         if checkpoint.tokenizer is not None:
             write_tokenizer(checkpoint.tokenizer, part, layout)
         _write_weights(tensors, part, max_shard_bytes)
+        for weights in part.glob("*.safetensors"):  # safetensors keeps them to their owner; share them like the rest
+            weights.chmod((part / "config.json").stat().st_mode)
         _move(part, folder)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder} cannot be written: {error}") from error
