@@ -10,6 +10,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test depends on time. In CI the examples are the same each run, so that a red run can be repeated.
+settings.register_profile(
+    "florence2", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
+settings.load_profile("florence2")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -131,7 +131,7 @@ boxes = st.tuples(st.floats(-20, 660), st.floats(-20, 500), st.floats(-20, 660),
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(boxes, min_size=1, max_size=8))
 def test_plates_keep_inside_the_picture(found: list[Box]) -> None:
     for x0, y0, x1, y1 in places(detections(*(("person", box) for box in found)), (640, 480)):
@@ -196,7 +196,7 @@ def test_what_was_cut_off_is_said() -> None:
         assert cut.draw(photo()).height > whole.draw(photo()).height
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.text(max_size=40), st.floats(20, 300))
 def test_wrapped_lines_fit_and_lose_nothing(text: str, width: float) -> None:
     font = drawing._font(None, 15)
@@ -206,7 +206,7 @@ def test_wrapped_lines_fit_and_lose_nothing(text: str, width: float) -> None:
     assert all(font.getlength(line) <= width or len(line) == 1 for line in lines)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.text(st.characters(), max_size=30))
 def test_no_text_breaks_a_drawing(text: str) -> None:
     picture = photo(200, 100)

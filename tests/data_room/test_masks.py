@@ -37,7 +37,7 @@ def filled(polygons: tuple[tuple[float, ...], ...], shape: tuple[int, int]) -> A
 
 
 @given(mask=drawn())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_outlines_fill_the_same_pixels(mask: Any) -> None:
     polygons = masks.outlines(mask)
     assert (filled(polygons, mask.shape) == mask).all()  # each pixel once: the parts do not overlap either
@@ -52,7 +52,7 @@ def test_holes_are_cut_open() -> None:
 
 
 @given(mask=drawn())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_both_run_length_forms(mask: Any) -> None:
     coder = pytest.importorskip("pycocotools.mask")
     compressed = coder.encode(numpy.asfortranarray(mask.astype(numpy.uint8)))

@@ -16,7 +16,7 @@ from florence2.data.formats import FORMATS
 from florence2.data.records import Place, Record, broken, from_dict, to_dict
 from tests.data_room.examples import CLASSES, by_id, data_sets, kept, rich_record
 
-quick = settings(deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(autouse=True)

@@ -194,7 +194,7 @@ def test_expressions_with_their_own_outline() -> None:
 
 
 @given(records=data_sets(), seed=st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_target_is_well_formed(records: list, seed: int) -> None:
     tokenizer: Tokenizer = spelling()
     order = random.Random(seed).choice(ORDERS)

@@ -40,7 +40,7 @@ def test_greedy_follows_the_best_token() -> None:
     assert answer.ids == tuple(ids)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), budget=st.integers(2, 5), penalty=st.sampled_from([0.5, 1.0, 2.0]))
 def test_wide_beams_find_the_best_of_all_answers(seed: int, budget: int, penalty: float) -> None:
     """With as many beams as there are answers nothing is cut: the search must equal full enumeration."""

@@ -171,7 +171,7 @@ def answers_of(draw, task: Task):
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_parse_of_format_is_the_answer(tokenizer, name, data):
     task = tasks.get(name)
