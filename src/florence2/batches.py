@@ -29,12 +29,7 @@ class ErrorRecord:
     error: Florence2Error
 
     def to_dict(self) -> dict[str, Any]:
-        return {"image": self.image, "task": self.task, "error": error_dict(self.error)}
-
-
-def error_dict(error: Exception) -> dict[str, str]:
-    """``{"type": ..., "message": ...}``: how an error is written in JSON, everywhere."""
-    return {"type": type(error).__name__, "message": str(error)}
+        return {"image": self.image, "task": self.task, "error": self.error.to_dict()}
 
 
 def request(task: Any) -> Request:

@@ -11,6 +11,10 @@ from __future__ import annotations
 class Florence2Error(Exception):
     """Base of every error that the library raises on purpose."""
 
+    def to_dict(self) -> dict[str, str]:
+        """``{"type": ..., "message": ...}``: how an error is written in JSON, everywhere."""
+        return {"type": type(self).__name__, "message": str(self)}
+
 
 class ImageError(Florence2Error, ValueError):
     """The photo cannot be read: not an image, cut off, empty, too large."""

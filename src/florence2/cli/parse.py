@@ -47,7 +47,7 @@ def parse(
             result = read(*_fields(line))
         except Florence2Error as error:
             failed += 1
-            result = {"line": number, "error": {"type": type(error).__name__, "message": f"line {number}: {error}"}}
+            result = {"line": number, "error": {**error.to_dict(), "message": f"line {number}: {error}"}}
         sys.stdout.write(common.to_json(result) + "\n")
     if failed:
         typer.echo(f"{failed} lines could not be read", err=True)

@@ -204,7 +204,7 @@ def _result(answer: Answer, raw: bool) -> dict[str, Any]:
 
 
 def _error_document(name: str, error: Florence2Error) -> dict[str, Any]:
-    return {"image": name, "error": {"type": type(error).__name__, "message": str(error)}}
+    return {"image": name, "error": error.to_dict()}
 
 
 def _stems(names: Sequence[str]) -> dict[str, str]:
