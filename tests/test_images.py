@@ -241,6 +241,20 @@ def test_damaged_exif_is_no_reason_to_refuse_a_photo() -> None:
     assert images.load(data).size == (60, 40)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_measuring_says_what_loading_shows() -> None:
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        data = encoded(gradient(), "JPEG", exif=exif)
+        assert images.measure(data) == images.load(data).size
+    damaged = encoded(gradient(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12 nonsense")
+    assert images.measure(damaged) == (60, 40)
+    for photo in (b"", b"not an image", "no-such-photo.jpg"):
+        with pytest.raises(ImageError):
+            images.measure(photo)
+
+
 # What is refused, and what the message says
 
 

@@ -1,6 +1,7 @@
 """Any photo becomes an upright RGB picture, and pictures become ``pixel_values``.
 
     load(photo) -> PIL.Image             path, bytes, file object, PIL image or uint8 array; upright, RGB, no alpha
+    measure(photo) -> (width, height)     the same from the head of the file, nothing decoded
     to_pixel_values(images, config)      -> (B, 1, 3, H, W) float32
 
 The reference hands its processor whatever mode the file has and fails on anything but RGB. Here every mode that
@@ -68,6 +69,22 @@ def load(photo: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
     )
 
 
+def measure(photo: str | os.PathLike[str] | bytes) -> tuple[int, int]:
+    """(width, height) of a photo as :func:`load` shows it, from the head of its file: no pixel is decoded.
+
+    Raises ImageError where the photo is missing, empty or not an image.
+    """
+    stream: BinaryIO
+    if isinstance(photo, bytes):
+        stream, name = io.BytesIO(photo), f"the photo of {len(photo):,} bytes"
+    else:
+        path = os.fsdecode(photo)
+        stream, name = _open_path(path), _shorten(path)
+    with stream, _opened(stream, name) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
+
+
 def to_pixel_values(images: Sequence[Image.Image], config: ImageConfig) -> torch.Tensor:
     """RGB pictures of any sizes -> (B, 1, 3, H, W) float32, one frame each: squashed, scaled, normalised."""
     import torch
@@ -99,17 +116,21 @@ def to_pixel_values(images: Sequence[Image.Image], config: ImageConfig) -> torch
 
 
 def _read(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
+    with _opened(stream, name) as image:
+        return _upright_rgb(image, name, max_pixels, stream)
+
+
+def _opened(stream: BinaryIO, name: str) -> Image.Image:
+    """The picture with its header read and its pixels not."""
     if stream.seek(0, os.SEEK_END) == 0:
         raise ImageError(f"{name} is empty (0 bytes); copy or download the file again")
     try:
         with _pillow_limit_lifted():
-            image = Image.open(stream)
+            return Image.open(stream)
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} {_what_it_is(stream)}") from error
     except _BROKEN as error:
         raise ImageError(_broken(name, stream, error)) from error
-    with image:
-        return _upright_rgb(image, name, max_pixels, stream)
 
 
 def _upright_rgb(image: Image.Image, name: str, max_pixels: int, stream: BinaryIO | None) -> Image.Image:
@@ -255,6 +276,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> what makes the picture upright."""
+_SIDEWAYS = (5, 6, 7, 8)
+"""Orientations whose turn swaps width and height."""
 
 
 def _orientation(image: Image.Image) -> int:

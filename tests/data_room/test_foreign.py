@@ -401,7 +401,7 @@ def test_broken_lines(here: Path) -> None:
         (4, "has no 'suffix'"),
         (5, "suffix is 7, expected a text"),
         (6, "unknown field 'label'"),
-        (8, "cut.jpg is no image"),
+        (8, "cut.jpg ends after 20 bytes, before the picture is complete (truncated PNG)"),
         (9, "expected an object"),
     ):
         assert any(line.startswith(f"{file}:{place}: ") and part in line for line in broken), (place, broken)

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from florence2.data import fields
 from florence2.data.files import SUFFIXES, ImageFolder, find_image, images_in, write_lines
-from florence2.data.records import Place, Record, broken, entry, sized
+from florence2.data.records import Place, Record, broken, entry
 from florence2.errors import DataError
+from florence2.images import measure
 
 IMAGE_NAMES = ("image", "file_name", "filename", "filepath", "file", "path", "image_path", "image_name", "img")
 CAPTION_NAMES = ("caption", "text", "comment", "description", "captions", "sentence")
@@ -63,7 +64,7 @@ def _record(name: str, table: Path, place: Place) -> Record:
             raise DataError("the row names no image")
         here = table.parent
         image = find_image(name, [here, here / "images", here / "Images", here.parent / "images"])
-        width, height = sized(image)
+        width, height = measure(image)
         return Record(image=image, id=image.stem, width=width, height=height, place=place)
 
     return entry(place, build)
@@ -142,7 +143,7 @@ def read_txt(source: Path) -> Iterator[Record]:
 
 def _told(image: Path) -> Record:
     words = image.with_suffix(".txt")
-    width, height = sized(image)
+    width, height = measure(image)
     lines = fields.read_text(words).splitlines() if words.is_file() else []
     captions = tuple(line.strip() for line in lines if line.strip())
     place = Place(str(words if words.is_file() else image))

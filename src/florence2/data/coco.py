@@ -21,8 +21,9 @@ from typing import Any
 
 from florence2.data import fields, masks
 from florence2.data.files import ImageFolder, class_names, find_image, numbered_ids
-from florence2.data.records import Place, Record, Thing, broken, sized
+from florence2.data.records import Place, Record, Thing, broken
 from florence2.errors import DataError, ImageError
+from florence2.images import measure
 from florence2.results import Polygon
 
 
@@ -135,7 +136,7 @@ class _File:
         if "width" in image and "height" in image:
             width, height = fields.whole(image["width"], "width"), fields.whole(image["height"], "height")
         else:
-            width, height = sized(path)
+            width, height = measure(path)
         return Record(
             image=path,
             id=str(image.get("record_id", id)),

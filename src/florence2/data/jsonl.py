@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from florence2.data import fields, targets
 from florence2.data.files import ImageFolder
-from florence2.data.records import Pair, Place, Record, entry, from_dict, sized, to_dict
+from florence2.data.records import Pair, Place, Record, entry, from_dict, to_dict
 from florence2.errors import DataError
+from florence2.images import measure
 
 if TYPE_CHECKING:
     from florence2.language.tokenizer import Tokenizer
@@ -98,7 +99,7 @@ def _pair_record(line: str, place: Place, split: str) -> Record:
     image = _image(document, place)
     prompt = fields.string(fields.field(document, "prefix", "the line"), "prefix")
     answer = fields.string(fields.field(document, "suffix", "the line"), "suffix")
-    width, height = sized(image)
+    width, height = measure(image)
     return Record(
         image=image,
         id=image.stem,

@@ -21,8 +21,9 @@ from typing import Any
 
 from florence2.data import fields
 from florence2.data.files import ImageFolder, shared_classes, write_lines
-from florence2.data.records import Place, Record, Thing, broken, sized
+from florence2.data.records import Place, Record, Thing, broken
 from florence2.errors import DataError, ImageError
+from florence2.images import measure
 
 NO_CLASSES = ("__ignore__", "_background_")
 
@@ -57,7 +58,7 @@ def _record(path: Path, names: tuple[str, ...] | None) -> Iterator[Record]:
                 fields.whole(document["imageHeight"], "imageHeight"),
             )
         else:
-            size = sized(image)
+            size = measure(image)
         shapes = fields.items(fields.field(document, "shapes", "the file"), "shapes")
     except (DataError, ImageError) as error:
         yield broken(place, error, path.stem)

@@ -160,24 +160,6 @@ def entry(place: Place, build: Callable[[], Record]) -> Record:
         return broken(place, error)
 
 
-def sized(image: Path | bytes) -> tuple[int, int]:
-    """(width, height) of a photo as ``images.load`` shows it, from the head of its file."""
-    import io
-
-    from PIL import Image as pillow
-
-    name = str(image) if isinstance(image, Path) else f"the photo of {len(image):,} bytes"
-    try:
-        with pillow.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
-            turned = opened.getexif().get(0x0112) in (5, 6, 7, 8)
-            width, height = opened.size
-    except FileNotFoundError as error:
-        raise ImageError(f"{name} does not exist; check the path") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"{name} is no image that can be read ({error})") from error
-    return (height, width) if turned else (width, height)
-
-
 # JSON
 
 
@@ -224,7 +206,7 @@ def from_dict(values: Any, image: Path | bytes | None, place: Place, name: str =
     if "width" in d and "height" in d:
         width, height = fields.whole(d["width"], "width"), fields.whole(d["height"], "height")
     elif image is not None:
-        width, height = sized(image)
+        width, height = images.measure(image)
     else:
         raise DataError("the record has no width and height, and no image to take them from")
     listed, named = _exhaustive(d.get("exhaustive_classes"))

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from florence2.data import fields
 from florence2.data.files import ImageFolder, find_image, make_folder, shared_classes, write_lines
-from florence2.data.records import Place, Record, Thing, broken, sized
+from florence2.data.records import Place, Record, Thing, broken
 from florence2.errors import DataError, ImageError
+from florence2.images import measure
 from florence2.results import Polygon
 
 
@@ -90,7 +91,7 @@ def _record(path: Path, folder: Path, names: tuple[str, ...] | None) -> Iterator
 def _size(root: ET.Element, image: Path) -> tuple[int, int]:
     width, height = root.findtext("size/width"), root.findtext("size/height")
     if width is None or height is None or "0" in (width.strip(), height.strip()):
-        return sized(image)
+        return measure(image)
     return fields.whole(width, "width"), fields.whole(height, "height")
 
 

@@ -25,8 +25,9 @@ from typing import Any
 
 from florence2.data import fields
 from florence2.data.files import ImageFolder, find_image, images_in, numbered_ids
-from florence2.data.records import Place, Question, Record, broken, entry, sized
+from florence2.data.records import Place, Question, Record, broken, entry
 from florence2.errors import DataError
+from florence2.images import measure
 
 
 def _documents(source: Path) -> Iterator[Path]:
@@ -125,7 +126,7 @@ def _asked(
         image = files[int(id)]
     else:
         raise DataError(f"no image below {path.parent} is called by the number {id}")
-    width, height = sized(image)
+    width, height = measure(image)
     record_id = str(named.get("record_id", id))
     return Record(image=image, id=record_id, width=width, height=height, qa=questions, place=place)
 
@@ -198,7 +199,7 @@ def _document(value: Any, path: Path, place: Place) -> Record:
     image = find_image(name, [path.parent, path.parent / "images", path.parent.parent])
     text = fields.string(fields.field(d, "question", "a question"), "question")
     answers = tuple(fields.string(a, "an answer") for a in fields.items(d.get("answers", []), "answers"))
-    width, height = sized(image)
+    width, height = measure(image)
     qa = (Question(question=text, answers=answers),)
     return Record(image=image, id=image.stem, width=width, height=height, qa=qa, place=place)
 

@@ -21,8 +21,9 @@ from typing import Any
 
 from florence2.data import fields
 from florence2.data.files import ImageFolder, class_names, images_in, make_folder, write_lines
-from florence2.data.records import Place, Record, Thing, broken, sized
+from florence2.data.records import Place, Record, Thing, broken
 from florence2.errors import DataError, ImageError
+from florence2.images import measure
 from florence2.results import Polygon
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
@@ -66,7 +67,7 @@ def _record(image: Path, names: dict[int, str], split: str, pose: bool) -> Itera
     labels = _labels_of(image)
     place = Place(str(labels))
     try:
-        size = sized(image)
+        size = measure(image)
         lines = fields.read_text(labels).splitlines() if labels.is_file() else []
     except (ImageError, DataError) as error:
         yield broken(place, error, image.stem)
