@@ -15,6 +15,13 @@ from torch import Tensor
 from florence2.checkpoints.layouts import PROJECTION, translate
 from florence2.model import Florence2Model
 from tests.golden.reference import load_reference
+from tests.model.faults import (
+    forget_window_padding,
+    positions_from_zero,
+    scale_channels_by_width,
+    swap_norms,
+    swap_position_tables,
+)
 
 SQUARE = ["96x96", "160x160"]
 ALL_SIZES = [*SQUARE, "100x68", "52x130", "224x96"]
@@ -70,23 +77,7 @@ def test_stages(model: Florence2Model, vision: dict[str, Tensor], size: str) -> 
     assert worst_stage(model, vision, size) < TOLERANCE
 
 
-def mask_window_padding(model: Florence2Model) -> None:
-    """The fault: padding goes in before the norm's bias reaches it, as if windows were never padded with zeros."""
-    for stage in model.vision.stages:
-        for block in stage.blocks:
-            block.spatial.attention.qkv.bias.data.zero_()
-
-
-def scale_channels_by_width(model: Florence2Model) -> None:
-    """The fault: channel attention scaled by the channels of a group instead of by the number of tokens."""
-    for stage in model.vision.stages:
-        for block in stage.blocks:
-            attention = block.channel.attention
-            width = attention.qkv.in_features // attention.groups
-            attention.qkv.weight.data[: attention.qkv.in_features] *= 5.0 / width
-
-
-@pytest.mark.parametrize("fault", [mask_window_padding, scale_channels_by_width])
+@pytest.mark.parametrize("fault", [forget_window_padding, scale_channels_by_width])
 def test_stages_notice_a_fault(
     model: Florence2Model, vision: dict[str, Tensor], fault: Callable[[Florence2Model], None]
 ) -> None:
@@ -121,8 +112,7 @@ def test_non_square_maps_equal_the_native_port(model: Florence2Model, golden: Pa
 
 def test_projector_notices_swapped_axes(model: Florence2Model, vision: dict[str, Tensor]) -> None:
     broken = copy.deepcopy(model)
-    projector = broken.projector
-    projector.rows, projector.columns = projector.columns, projector.rows
+    swap_position_tables(broken)
     with torch.no_grad():
         ours = broken.encode_image(vision["96x96.pixel_values"].float())
     assert difference(ours, vision["96x96.projector"]) > 10 * TOLERANCE
@@ -233,19 +223,7 @@ def test_what_is_left_is_rounding(model: Florence2Model, golden: Path, forward: 
     assert ours < 3 * reference
 
 
-def shift_positions(model: Florence2Model) -> None:
-    """The fault: positions that begin at row 0 of the table instead of row 2."""
-    for stack in (model.text.encoder, model.text.decoder):
-        stack.positions.weight.data = stack.positions.weight.data.roll(2, 0)
-
-
-def swap_norms(model: Florence2Model) -> None:
-    """The fault: the norm behind self-attention used behind cross-attention, and the other way round."""
-    for layer in model.text.decoder.layers:
-        layer.self_norm, layer.cross_norm = layer.cross_norm, layer.self_norm
-
-
-@pytest.mark.parametrize("fault", [shift_positions, swap_norms])
+@pytest.mark.parametrize("fault", [positions_from_zero, swap_norms])
 def test_forward_notices_a_fault(
     model: Florence2Model, golden: Path, forward: dict[str, Tensor], fault: Callable[[Florence2Model], None]
 ) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from florence2.config import BASE, Florence2Config
 from florence2.model import Florence2Model
+from tests.model.faults import forget_window_padding, positions_from_zero, swap_position_tables
 from tests.parity.native import SMALL, native_inputs, random_pair, with_vision
 
 SIZES = [(64, 64), (96, 128), (50, 131), (33, 200)]  # square, non-square, and padded windows in every stage
@@ -106,23 +107,7 @@ def test_every_stage(name: str, size: tuple[int, int]) -> None:
     assert max(differences.values()) < 1e-5, differences
 
 
-def crop_before_attention(model: Florence2Model) -> None:
-    """The fault: no padding of the windows' qkv bias."""
-    for stage in model.vision.stages:
-        for block in stage.blocks:
-            block.spatial.attention.qkv.bias.data.zero_()
-
-
-def swap_position_tables(model: Florence2Model) -> None:
-    projector = model.projector
-    projector.rows, projector.columns = projector.columns, projector.rows
-
-
-def positions_from_zero(model: Florence2Model) -> None:
-    model.text.encoder.positions.weight.data = model.text.encoder.positions.weight.data.roll(2, 0)
-
-
-@pytest.mark.parametrize("fault", [crop_before_attention, swap_position_tables, positions_from_zero])
+@pytest.mark.parametrize("fault", [forget_window_padding, swap_position_tables, positions_from_zero])
 def test_every_stage_notices_a_fault(fault: Callable[[Florence2Model], None]) -> None:
     native, ours = random_pair(SMALL, seed=1)
     fault(ours)
