@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from florence2.data import read, write
 from florence2.data.formats import FORMATS
-from florence2.data.records import Place, Record, broken, from_dict, to_dict
+from florence2.data.records import Place, Record, broken
+from florence2.data.records_json import from_dict, to_dict
 from tests.data_room.examples import CLASSES, by_id, data_sets, kept, rich_record
 
 quick = settings(suppress_health_check=list(HealthCheck))

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from florence2.data import fields, targets
 from florence2.data.files import ImageFolder
-from florence2.data.records import Pair, Place, Record, entry, from_dict, to_dict
+from florence2.data.records import Pair, Place, Record, entry
+from florence2.data.records_json import from_dict, to_dict
 from florence2.errors import DataError
 from florence2.images import measure
 

@@ -1,6 +1,6 @@
 """WebDataset tars: an image and a JSON file of one name, one after the other.
 
-The JSON is a record (``records.to_dict``); unknown fields are kept as they are. A ``.txt`` of the same name is a
+The JSON is a record (``records_json``); unknown fields are kept as they are. A ``.txt`` of the same name is a
 caption, as img2dataset writes it. Compressed tars are read as well.
 
 Written: one tar for a target that ends in ``.tar``, else a folder of tars of about 16 MiB. Times are 0, so the same
@@ -21,7 +21,8 @@ from pathlib import Path
 
 from florence2.data import fields
 from florence2.data.files import SUFFIXES, make_folder, suffix_of
-from florence2.data.records import Place, Record, broken, entry, from_dict, to_dict
+from florence2.data.records import Place, Record, broken, entry
+from florence2.data.records_json import from_dict, to_dict
 from florence2.errors import DataError
 
 SHARD = 16 << 20

@@ -18,7 +18,8 @@ from typing import Any
 
 from florence2.data import fields
 from florence2.data.files import make_folder, suffix_of
-from florence2.data.records import Place, Record, broken, entry, from_dict, to_dict
+from florence2.data.records import Place, Record, broken, entry
+from florence2.data.records_json import from_dict, to_dict
 from florence2.errors import DataError, MissingDependencyError
 
 BATCH = 64
