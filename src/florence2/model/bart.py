@@ -95,10 +95,13 @@ class Bart(nn.Module):
     """The shared embedding, the encoder and the decoder."""
 
     logits_bias: Tensor
+    head: nn.Module | None
+    """An adapter around the vocabulary projection, (..., D) → (..., V); None: the shared embedding itself."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
+        self.register_module("head", None)
         self.shared = nn.Embedding(config.vocab_size, config.d_model, padding_idx=config.pad_id)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
@@ -116,6 +119,9 @@ class Bart(nn.Module):
 
     def project(self, hidden: Tensor, rows: Tensor | None = None) -> Tensor:
         """(..., D) hidden states → (..., V) logits, or the logits of these vocabulary rows only."""
+        if self.head is not None:
+            logits: Tensor = self.head(hidden) + self.logits_bias
+            return logits if rows is None else logits[..., rows]
         if rows is None:
             return F.linear(hidden, self.shared.weight) + self.logits_bias
         return F.linear(hidden, self.shared.weight[rows]) + self.logits_bias[rows]
