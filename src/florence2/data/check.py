@@ -70,6 +70,15 @@ class Report:
     def ok(self) -> bool:
         return not self.problems
 
+    def add(self, other: Report) -> None:
+        """Joins what was found elsewhere."""
+        self.records += other.records
+        self.targets += other.targets
+        for task, tokens in other.longest.items():
+            self.longest[task] = max(self.longest[task], tokens)
+        self.examples = {**other.examples, **self.examples}
+        self.problems += other.problems
+
     def require(self) -> None:
         """Raises DataError where there is a problem."""
         if self.problems:
