@@ -64,7 +64,7 @@ def save(
         _write_weights(tensors, part, max_shard_bytes)
         for weights in part.glob("*.safetensors"):  # safetensors keeps them to their owner; share them like the rest
             weights.chmod((part / "config.json").stat().st_mode)
-        _move(part, folder)
+        put_in_place(part, folder)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder} cannot be written: {error}") from error
     finally:
@@ -143,7 +143,7 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         )
 
 
-def _move(part: Path, folder: Path) -> None:
+def put_in_place(part: Path, folder: Path) -> None:
     """Put ``part`` in the place of ``folder``; what was there goes last."""
     old = part.with_suffix(".old")
     if folder.exists():
