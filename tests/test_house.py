@@ -25,6 +25,8 @@ FLOORS = {
     "batches": 3,
     "pipeline": 3,
     "data": 4,
+    "training": 4,
+    "evaluation": 4,
     "cli": 5,
     "__main__": 5,
     "__init__": 6,  # names everything, lazily

@@ -1,0 +1,4 @@
+"""Later."""
+
+
+def score() -> None: ...

@@ -1,0 +1,291 @@
+"""Average precision of boxes and masks, as COCO and LVIS define it.
+
+The matching and the accumulation are those of ``pycocotools``; what is ours is around them:
+
+- Figures that do not exist (no truth of that size or class) are None, where pycocotools has -1.
+- Equal scores are ordered by content, so the order of a file never changes a figure.
+- ``ignore`` of an annotation counts: what matches it is neither right nor wrong. (pycocotools reads the field and
+  overwrites it by ``iscrowd``.) Annotation ids play no part; pycocotools takes the id 0 for "no match".
+- Nothing is printed, and nothing that was given is changed.
+
+Sources: cocodataset.org, "Detection evaluation"; Gupta et al. (2019), "LVIS", section 3 and the evaluation of its API.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy
+
+from florence2.errors import DataError
+from florence2.evaluation.metrics import masks
+from florence2.evaluation.metrics.libraries import library
+
+Kind = Literal["bbox", "segm"]
+Figures = dict[str, "float | None"]
+Entry = Mapping[str, Any]
+Key = tuple[Any, int]
+"""(image id, category id)"""
+
+AREAS = ("all", "s", "m", "l")
+"""All; below 32 x 32 pixels; below 96 x 96; the others."""
+
+
+def coco_ap(truth: Mapping[str, Any], results: Sequence[Entry], kind: Kind = "bbox") -> Figures:
+    """AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, and AP-<class> of every class.
+
+    ``truth`` is a COCO ground truth (images, annotations, categories), ``results`` are COCO results: image_id,
+    category_id, score, and bbox (x, y, width, height) or segmentation (polygons or run lengths). Equal to
+    ``pycocotools.cocoeval.COCOeval``.
+
+    Raises DataError for an entry that is broken or of an unknown image or category.
+    """
+    return evaluate(truth, results, kind).coco()
+
+
+def lvis_ap(truth: Mapping[str, Any], results: Sequence[Entry], kind: Kind = "bbox") -> Figures:
+    """AP of a truth that is not exhaustive: AP, AP50, AP75, APs to APl, APr, APc, APf, AR300, ARs to ARl, AP-<class>.
+
+    A class counts in an image only where it is known to be present (annotations) or absent (``neg_category_ids`` of
+    the image); where it was not marked to the end (``not_exhaustive_category_ids``) a surplus detection is not wrong.
+    The 300 best detections of an image count. r, c, f: classes that are rare, common, frequent (``frequency`` of a
+    category). Equal to ``lvis.LVISEval``.
+    """
+    return evaluate(truth, results, kind, federated=True).lvis()
+
+
+def is_federated(truth: Mapping[str, Any]) -> bool:
+    """Does the truth say of its images which classes were looked for, as LVIS does?"""
+    return any("neg_category_ids" in image for image in truth.get("images", []) if isinstance(image, Mapping))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Precision over (IoU thresholds, recalls, classes, areas, limits), recall without the recalls; -1: no truth."""
+
+    categories: tuple[Entry, ...]
+    limits: tuple[int, ...]
+    precision: Any
+    recall: Any
+
+    def coco(self) -> Figures:
+        sizes = {f"AR{letter}": self.ar(area=number) for number, letter in enumerate("sml", start=1)}
+        recalls = {f"AR{limit}": self.ar(limit=number) for number, limit in enumerate(self.limits)}
+        return {**self._aps(), **recalls, **sizes, **self._classes()}
+
+    def lvis(self) -> Figures:
+        rarity = {
+            f"AP{letter}": self.ap(classes=[n for n, c in enumerate(self.categories) if c.get("frequency") == letter])
+            for letter in "rcf"
+        }
+        sizes = {f"AR{letter}": self.ar(area=number) for number, letter in enumerate("sml", start=1)}
+        return {**self._aps(), **rarity, f"AR{self.limits[-1]}": self.ar(), **sizes, **self._classes()}
+
+    def ap(self, iou: int | None = None, area: int = 0, classes: Sequence[int] | None = None) -> float | None:
+        """The mean over what exists; ``iou`` is the number of a threshold, 0.5 the first, steps of 0.05."""
+        found = self.precision[..., area, -1]  # (T, R, K)
+        found = found if iou is None else found[iou : iou + 1]
+        return _mean(found if classes is None else found[..., list(classes)])
+
+    def ar(self, area: int = 0, limit: int = -1) -> float | None:
+        return _mean(self.recall[..., area, limit])
+
+    def _aps(self) -> Figures:
+        sizes = {f"AP{letter}": self.ap(area=number) for number, letter in enumerate("sml", start=1)}
+        return {"AP": self.ap(), "AP50": self.ap(iou=0), "AP75": self.ap(iou=5), **sizes}
+
+    def _classes(self) -> Figures:
+        names = Counter(category["name"] for category in self.categories)
+        return {
+            f"AP-{c['name']}" if names[c["name"]] == 1 else f"AP-{c['name']} ({c['id']})": self.ap(classes=[number])
+            for number, c in enumerate(self.categories)
+        }
+
+
+def evaluate(
+    truth: Mapping[str, Any], results: Sequence[Entry], kind: Kind = "bbox", federated: bool = False
+) -> Evaluation:
+    """The evaluation behind ``coco_ap`` and ``lvis_ap``, for further figures."""
+    known = _Truth.of(truth, kind, federated)
+    found = known.detections(results, kind)
+    run = library("pycocotools.cocoeval").COCOeval(iouType=kind)
+    run.params.imgIds, run.params.catIds = list(known.images), [c["id"] for c in known.categories]
+    run.params.maxDets = [300] if federated else [1, 10, 100]
+    run._gts, run._dts = known.annotations, found
+    run._prepare = lambda: None  # which would read the two COCO objects that we do without
+    with contextlib.redirect_stdout(io.StringIO()):
+        run.evaluate()
+        for outcome in run.evalImgs:
+            if outcome is not None and (outcome["image_id"], outcome["category_id"]) in known.unfinished:
+                outcome["dtIgnore"] |= outcome["dtMatches"] == 0
+        run.accumulate()
+    limits = tuple(run.params.maxDets)
+    return Evaluation(known.categories, limits, run.eval["precision"], run.eval["recall"])
+
+
+def _mean(values: Any) -> float | None:
+    there = values[values > -1]
+    return float(numpy.mean(there)) if there.size else None
+
+
+@dataclass(frozen=True)
+class _Truth:
+    images: dict[Any, tuple[int, int] | None]
+    """Size (width, height) of every image, where it is known, in the order of the ids."""
+    categories: tuple[Entry, ...]
+    annotations: defaultdict[Key, list[dict[str, Any]]]
+    checked: dict[Any, set[int]] | None
+    """LVIS: classes that were looked for, by image."""
+    unfinished: set[Key]
+
+    @classmethod
+    def of(cls, truth: Mapping[str, Any], kind: Kind, federated: bool) -> _Truth:
+        images: dict[Any, tuple[int, int] | None] = {}
+        for number, image in enumerate(_list(truth, "images")):
+            size = (image["width"], image["height"]) if "width" in image and "height" in image else None
+            images[_new(image, images, f"image {number} of the truth")] = size
+        if not images:
+            raise DataError("the truth lists no images; expected a COCO ground truth with images")
+        categories: dict[Any, Entry] = {}
+        for number, category in enumerate(_list(truth, "categories")):
+            _string(category, "name", f"category {number} of the truth")
+            categories[_new(category, categories, f"category {number} of the truth")] = category
+        annotations: defaultdict[Key, list[dict[str, Any]]] = defaultdict(list)
+        for number, annotation in enumerate(_list(truth, "annotations")):
+            what = f"annotation {annotation.get('id', number)} of the truth"
+            key = _place(annotation, images, categories, what)
+            entry = _region(annotation, kind, images[key[0]], what)
+            entry["area"] = _number(annotation, "area", what) if "area" in annotation else entry["area"]
+            entry["iscrowd"] = int(bool(annotation.get("iscrowd", 0)))
+            entry["ignore"] = int(bool(annotation.get("ignore", 0) or entry["iscrowd"]))
+            annotations[key].append(entry)
+        for several in annotations.values():
+            several.sort(key=lambda entry: (entry["iscrowd"], entry["ignore"], entry["order"], entry["area"]))
+        for number, entry in enumerate((e for several in annotations.values() for e in several), start=1):
+            entry["id"] = number
+        checked: dict[Any, set[int]] | None = None
+        unfinished: set[Key] = set()
+        if federated:
+            checked = {id: set() for id in images}
+            for image in truth["images"]:
+                checked[image["id"]].update(_ids(image, "neg_category_ids"))
+                unfinished |= {(image["id"], id) for id in _ids(image, "not_exhaustive_category_ids")}
+            for image_id, category_id in annotations:
+                checked[image_id].add(category_id)
+        ordered = {id: images[id] for id in _sorted(images)}
+        return cls(ordered, tuple(categories[id] for id in _sorted(categories)), annotations, checked, unfinished)
+
+    def detections(self, results: Sequence[Entry], kind: Kind) -> defaultdict[Key, list[dict[str, Any]]]:
+        """By image and class, the best first; of LVIS only those that count."""
+        categories = {category["id"]: category for category in self.categories}
+        by_image: dict[Any, list[dict[str, Any]]] = {}
+        for number, result in enumerate(results):
+            what = f"result {number}"
+            if not isinstance(result, Mapping):
+                raise DataError(f"{what} is a {type(result).__name__}, expected an object with image_id and score")
+            image_id, category_id = _place(result, self.images, categories, what)
+            if self.checked is not None and category_id not in self.checked[image_id]:
+                continue
+            entry = _region(result, kind, self.images[image_id], what)
+            entry |= {"image_id": image_id, "category_id": category_id, "score": _number(result, "score", what)}
+            by_image.setdefault(image_id, []).append(entry)
+        found: defaultdict[Key, list[dict[str, Any]]] = defaultdict(list)
+        for image_id, several in by_image.items():
+            several.sort(key=lambda entry: (-entry["score"], entry["order"], str(entry["category_id"])))
+            for entry in several[:300] if self.checked is not None else several:
+                found[image_id, entry["category_id"]].append(entry)
+        for number, entry in enumerate((e for several in found.values() for e in several), start=1):
+            entry["id"] = number
+        return found
+
+
+def _region(entry: Entry, kind: Kind, size: tuple[int, int] | None, what: str) -> dict[str, Any]:
+    """What pycocotools compares, its area, and something to order equal scores by."""
+    if kind == "bbox" and "bbox" in entry:
+        box = _box(entry["bbox"], what)
+        return {"bbox": box, "area": box[2] * box[3], "order": box}
+    if "segmentation" not in entry:
+        raise DataError(f"{what} has no {'bbox' if kind == 'bbox' else 'segmentation'}; it holds {', '.join(entry)}")
+    mask = masks.run_lengths(entry["segmentation"], size, what)
+    tools = library("pycocotools.mask")
+    if kind == "bbox":
+        box = [float(v) for v in tools.toBbox(mask)]
+        return {"bbox": box, "area": box[2] * box[3], "order": box}
+    return {"segmentation": mask, "area": float(tools.area(mask)), "order": mask["counts"]}
+
+
+def _list(truth: Mapping[str, Any], name: str) -> list[Entry]:
+    values = truth.get(name) if isinstance(truth, Mapping) else None
+    if not isinstance(values, (list, tuple)) or not all(isinstance(value, Mapping) for value in values):
+        raise DataError(
+            f"the truth has no list of {name}; expected a COCO ground truth (images, annotations, categories)"
+        )
+    return list(values)
+
+
+def _new(entry: Entry, known: Mapping[Any, Any], what: str) -> Any:
+    """The id of an entry, which no other may have."""
+    id = entry.get("id")
+    if isinstance(id, bool) or not isinstance(id, (int, str)):
+        raise DataError(f"{what} has the id {id!r}, expected a whole number or a text")
+    if id in known:
+        raise DataError(f"{what} has the id {id!r}, as another before it; ids must differ")
+    return id
+
+
+def _place(entry: Entry, images: Mapping[Any, Any], categories: Mapping[Any, Entry], what: str) -> Key:
+    image_id, category_id = entry.get("image_id"), entry.get("category_id")
+    if not isinstance(image_id, (int, str)) or image_id not in images:
+        raise DataError(f"{what} is of image {image_id!r}, which the truth does not list")
+    if category_id is None and "category_name" in entry:  # as our own results have it without a table of ids
+        category_id = next((id for id, c in categories.items() if c["name"] == entry["category_name"]), None)
+        if category_id is None:
+            raise DataError(
+                f"{what} is of the class {entry['category_name']!r}, which is no category of the truth; ask only "
+                "for its classes (detect(photo, labels=[...])) or leave the others out"
+            )
+    if not isinstance(category_id, (int, str)) or category_id not in categories:
+        raise DataError(f"{what} is of category {category_id!r}, which the truth does not list")
+    return image_id, category_id  # type: ignore[return-value]
+
+
+def _ids(image: Entry, name: str) -> Iterable[Any]:
+    values = image.get(name, ())
+    if not isinstance(values, (list, tuple)):
+        raise DataError(f"{name} of image {image['id']!r} is {values!r}, expected a list of category ids")
+    return values
+
+
+def _box(value: Any, what: str) -> list[float]:
+    good = isinstance(value, (list, tuple)) and len(value) == 4 and all(_is_number(v) for v in value)
+    if not good or value[2] < 0 or value[3] < 0:
+        raise DataError(f"the bbox of {what} is {value!r}, expected (x, y, width, height)")
+    return [float(v) for v in value]
+
+
+def _number(entry: Entry, name: str, what: str) -> float:
+    if not _is_number(entry.get(name)):
+        raise DataError(f"the {name} of {what} is {entry.get(name)!r}, expected a number")
+    return float(entry[name])
+
+
+def _string(entry: Entry, name: str, what: str) -> str:
+    value = entry.get(name)
+    if not isinstance(value, str):
+        raise DataError(f"the {name} of {what} is {value!r}, expected a text")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _sorted(ids: Iterable[Any]) -> list[Any]:
+    """Numbers before texts, each in their order."""
+    return sorted(ids, key=lambda id: (isinstance(id, str), id))
