@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from florence2.cli import common
-from florence2.errors import TokenizerError
+from florence2.errors import ConfigError, TokenizerError
 
 if TYPE_CHECKING:
     from florence2.data import DataSet
+    from florence2.data.augment import Augment
     from florence2.language.tokenizer import Tokenizer
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Training data: check, convert and show it.")
@@ -21,6 +22,7 @@ From = Annotated[
     Optional[str],  # noqa: UP045  typer reads this at run time, also on Python 3.10
     typer.Option("--from", help="Its format, where it is not recognised."),
 ]
+Chance = Annotated[Optional[float], typer.Option(min=0, max=1, help="With --augment: how often.")]  # noqa: UP045
 
 
 @app.command("check")
@@ -87,20 +89,55 @@ def show(
     count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 12,
     columns: Annotated[int, typer.Option(min=1, help="How many of them in a row.")] = 4,
     source: From = None,
+    augment: Annotated[bool, typer.Option("--augment", help="As training sees them after augmentation.")] = False,
+    flip: Chance = None,
+    crop: Chance = None,
+    shrink: Chance = None,
+    colour: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, max=1, help="With --augment: how strongly."),
+    ] = None,
+    recipe: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Take the strengths from [augment] of this training recipe."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, other changes.")] = 0,
 ) -> None:
     """Draw records with their annotations on one sheet.
 
     \b
       florence2 data show coco/ -o sheet.png
       florence2 data show train/annotations.jsonl -o sheet.png --count 24
+      florence2 data show coco/ -o sheet.png --augment --crop 1 --colour 0.4
+      florence2 data show coco/ -o sheet.png --augment --recipe finetune.toml
     """
     from florence2 import data
 
+    given = {"flip": flip, "crop": crop, "shrink": shrink, "colour": colour}
+    how = _augment(augment, {name: value for name, value in given.items() if value is not None}, recipe)
     found = _read(dataset, source)
-    sheet = data.contact_sheet(found, count, columns)
+    sheet = data.contact_sheet(found, count, columns, how, seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(output)
     typer.echo(f"{found.recognised}\n{output}: {sheet.width} x {sheet.height} pixels")
+
+
+def _augment(wanted: bool, given: dict[str, float], recipe: Path | None) -> Augment | None:
+    """What the options say; strong changes where they name no strengths. Raises ConfigError where they do not fit."""
+    from florence2.data.augment import Augment
+
+    if not wanted:
+        if given or recipe:
+            named = ", ".join(f"--{name}" for name in (*given, *(["recipe"] if recipe else [])))
+            raise ConfigError(f"{named} given without --augment; add it, or leave the others out")
+        return None
+    if recipe is not None:
+        from florence2.training.recipe import Recipe
+
+        if given:
+            raise ConfigError(f"both --recipe and --{next(iter(given))} say how strong to augment; give one of them")
+        return Recipe.load(recipe).augment
+    return Augment(**given) if given else Augment(flip=0.5, crop=0.7, shrink=0.3, colour=0.5)
 
 
 def _read(source: Path, format: str | None) -> DataSet:
