@@ -9,7 +9,9 @@ Source: Florence-2 (arXiv 2311.06242), section 4.1 (location tokens); the order 
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,13 @@ class Tokenizer:
             id for id, token in backend.get_added_tokens_decoder().items() if token.special
         )
         """Ids that are signs, not words: base tokens, locations, marks of the tasks."""
+        self._literal = _Literal(backend)
+        marks = {*BASE_TOKENS, *FLORENCE_TOKENS, "<mask>"}
+        added = {id: token.content for id, token in backend.get_added_tokens_decoder().items()}
+        # The decoder takes the letters of a word such as "Maß" for the signs that byte-level BPE writes bytes with.
+        self._undecodable = {
+            id: text for id, text in added.items() if text not in marks and backend.decode([id], False) != text
+        }
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
@@ -104,6 +113,28 @@ class Tokenizer:
             )
         return trained
 
+    def with_words(self, words: Iterable[str], special: bool = False) -> Tokenizer:
+        """The same with more tokens, one per word, behind the present ones; all other text keeps its ids.
+
+        A word is found where it stands by itself: "cat" is not found in "category". The space in front of it stays a
+        piece of its own. Words that are one token already are left as they are. ``special`` makes signs of them: found
+        anywhere, never inside text that is taken literally, and not written into answers that a grammar governs.
+        """
+        new: dict[str, AddedToken] = {}
+        for word in words:
+            if not word or word != word.strip():
+                raise TokenizerError(f"{word!r} is no word to add: it is empty, or begins or ends with a space")
+            known = self._backend.token_to_id(_encodable(word))
+            if known is None:
+                whole = not special and all(re.match(r"\w", end) for end in (word[0], word[-1]))
+                new[word] = AddedToken(word, special=special, normalized=False, single_word=whole)
+            elif (known in self.special_ids) != special or self.encode(word) != [known]:
+                kind = "a special token" if known in self.special_ids else "a piece of ordinary words"
+                raise TokenizerError(f"{word!r} is {kind} already and can not be added as another kind of token")
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        (backend.add_special_tokens if special else backend.add_tokens)(list(new.values()))
+        return Tokenizer(backend)
+
     def save(self, folder: str | Path) -> None:
         """Writes ``tokenizer.json`` (complete) and the ``tokenizer_config.json`` that transformers wants beside it."""
         folder = Path(folder)
@@ -130,11 +161,7 @@ class Tokenizer:
 
     def encode_plain(self, text: str) -> list[int]:
         """Ids of ``text`` taken literally: a label "<loc_5>" is seven characters, never a location."""
-        # The model behind the added tokens, asked directly: stateless, so threads may share the tokenizer.
-        if self._backend.normalizer is not None:
-            text = self._backend.normalizer.normalize_str(text)
-        pieces = self._backend.pre_tokenizer.pre_tokenize_str(_encodable(text))
-        return [token.id for piece, _ in pieces for token in self._backend.model.tokenize(piece)]
+        return self._literal.encode(_encodable(text))
 
     def encode_prompt(self, text: str) -> list[int]:
         """``<s>`` text ``</s>``, as every prompt is fed to the encoder."""
@@ -143,7 +170,15 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """Text of ``ids``, spaces as they are. Broken UTF-8 becomes U+FFFD; ids that do not exist vanish."""
         known = [id for id in ids if 0 <= id < self.vocab_size]
-        return self._backend.decode(known, skip_special_tokens=skip_special)
+        if self._undecodable.keys().isdisjoint(known):
+            return self._backend.decode(known, skip_special_tokens=skip_special)
+        parts = []
+        for undecodable, run in itertools.groupby(known, self._undecodable.__contains__):
+            if undecodable:
+                parts += [self._undecodable[id] for id in run if not (skip_special and id in self.special_ids)]
+            else:
+                parts.append(self._backend.decode(list(run), skip_special_tokens=skip_special))
+        return "".join(parts)
 
     def token_text(self, id: int) -> str:
         """Text of one token by itself; a byte of an incomplete UTF-8 sequence is U+FFFD."""
@@ -167,6 +202,22 @@ class Tokenizer:
                 f"the token {token} is missing; a Florence-2 tokenizer starts with {' '.join(BASE_TOKENS)}"
             )
         return id
+
+
+class _Literal:
+    """The tokenizer without its special tokens: only what BPE and the added ordinary words make of a text."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        added = {id: token for id, token in backend.get_added_tokens_decoder().items() if not token.special}
+        self._backend = tokenizers.Tokenizer(backend.model)
+        self._backend.pre_tokenizer = backend.pre_tokenizer
+        if backend.normalizer is not None:
+            self._backend.normalizer = backend.normalizer
+        self._backend.add_tokens(list(added.values()))
+        self._ids = {self._backend.token_to_id(token.content): id for id, token in added.items()}
+
+    def encode(self, text: str) -> list[int]:
+        return [self._ids.get(id, id) for id in self._backend.encode(text, add_special_tokens=False).ids]
 
 
 def _encodable(text: str) -> str:
