@@ -1,4 +1,4 @@
-"""How many rows of the embedding are words: the native layout's ``<image>`` token and padding, and the tokenizer.
+"""The words of a checkpoint: new ones, and how many rows of the embedding are words in a native file.
 
 transformers marks the place of the image tokens in the text, with an ``<image>`` token behind Microsoft's
 vocabulary, and pads the embedding to a multiple of 64: 51289 words become 51328 rows. Here the image tokens
@@ -10,14 +10,17 @@ the best one.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from florence2.checkpoints.configs import IMAGE_TOKEN, VOCABULARY_STEP, read_json
 from florence2.checkpoints.layouts import Layout
@@ -25,9 +28,47 @@ from florence2.config import TextConfig
 from florence2.errors import CheckpointError
 from florence2.language.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from florence2.checkpoints.load import Checkpoint
+
 PUBLISHED_VOCABULARY = range(51289, 51329)
 """Rows of the published checkpoints: Microsoft's 51289, up to the 51328 of the native conversions."""
 MOST_PADDING = 128
+
+
+def extend_vocabulary(checkpoint: Checkpoint, words: Iterable[str], special: bool = False) -> Checkpoint:
+    """A copy of the checkpoint in which each of ``words`` is one token, behind the present ones; the given one stays.
+
+    The row of a new word in the shared embedding is the mean of the rows of the pieces that it was cut into until now,
+    so the model begins with a notion of it, both read and written; fine-tuning has to do the rest. Its logits bias is
+    zero. All other ids stay, those of the locations among them, and so does every text without the new words. Words
+    that are one token already are left as they are. ``special``: see :meth:`Tokenizer.with_words`.
+
+    Raises TokenizerError for what is no word, CheckpointError where tokenizer and model do not fit or adapters are on.
+    """
+    tokenizer, text = checkpoint.tokenizer, checkpoint.config.text
+    if tokenizer is None or tokenizer.vocab_size != text.vocab_size:
+        found = "no tokenizer" if tokenizer is None else f"a tokenizer of {tokenizer.vocab_size} tokens"
+        raise CheckpointError(
+            f"new words need a tokenizer that fits the model; the checkpoint has {found} and {text.vocab_size} rows in "
+            "the embedding. Put the tokenizer files of the model into its folder and load it again"
+        )
+    if getattr(checkpoint.model, "peft_config", None):
+        raise CheckpointError("the model carries adapters; take them off or merge them before its vocabulary grows")
+    extended = tokenizer.with_words(words, special)
+    model = copy.deepcopy(checkpoint.model)
+    old = model.text.shared.weight.detach()
+    rows = [old]
+    for id in range(text.vocab_size, extended.vocab_size):
+        pieces = tokenizer.encode_plain(extended.token_text(id))
+        rows.append(old[pieces].mean(dim=0, keepdim=True, dtype=torch.float32).to(old.dtype))
+    text = dataclasses.replace(text, vocab_size=extended.vocab_size)
+    config = dataclasses.replace(checkpoint.config, text=text)
+    model.text.shared = nn.Embedding(text.vocab_size, text.d_model, padding_idx=text.pad_id, device="meta")
+    model.text.shared.weight = nn.Parameter(torch.cat(rows))
+    model.text.logits_bias = nn.functional.pad(model.text.logits_bias, (0, len(rows) - 1))
+    model.config, model.text.config = config, text
+    return dataclasses.replace(checkpoint, model=model, tokenizer=extended, config=config)
 
 
 def read_tokenizer(folder: Path, text: TextConfig) -> Tokenizer | None:
