@@ -75,3 +75,31 @@ def test_show(call: Run, dataset: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "out" / "sheet.png") as sheet:
         assert f"{sheet.width} x {sheet.height}" in result.stdout
         assert sheet.width > 900
+
+
+def shown(call: Run, dataset: Path, tmp_path: Path, *options: object) -> bytes:
+    result = call("data", "show", dataset, "-o", tmp_path / "sheet.png", "--count", "4", *options)
+    assert result.exit_code == 0, result.stderr
+    return (tmp_path / "sheet.png").read_bytes()
+
+
+def test_show_after_augmentation(call: Run, dataset: Path, tmp_path: Path) -> None:
+    plain = shown(call, dataset, tmp_path)
+    assert shown(call, dataset, tmp_path, "--augment", "--crop", "0") == plain
+    coloured = shown(call, dataset, tmp_path, "--augment", "--colour", "0.5")
+    assert coloured not in (plain, shown(call, dataset, tmp_path, "--augment", "--colour", "0.5", "--seed", "1"))
+    assert shown(call, dataset, tmp_path, "--augment") != plain
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'output = "run"\nschedule.steps = 1\naugment.colour = 0.5\n[data.mine]\npath = "nowhere"\n', encoding="utf-8"
+    )
+    assert shown(call, dataset, tmp_path, "--augment", "--recipe", recipe) == coloured
+
+
+def test_options_of_augmentation_that_do_not_fit(call: Run, dataset: Path, tmp_path: Path) -> None:
+    wrong = call("data", "show", dataset, "--flip", "0.5")
+    assert (wrong.exit_code, "--flip given without --augment" in wrong.stderr) == (2, True)
+    wrong = call("data", "show", dataset, "--augment", "--flip", "0.5", "--recipe", tmp_path / "recipe.toml")
+    assert (wrong.exit_code, "both --recipe and --flip" in wrong.stderr) == (2, True)
+    wrong = call("data", "show", dataset, "--augment", "--recipe", tmp_path / "recipe.toml")
+    assert (wrong.exit_code, "cannot be read" in wrong.stderr) == (2, True)

@@ -3,21 +3,24 @@
 A photo is mirrored, cropped, put smaller on a plain ground and coloured anew, in this order, each by chance. What a
 change would make untrue is left out; where that cannot be told the change is not made.
 
-    what a record says       mirrored                  cropped                                         put smaller
-    objects, refs, phrases   moved                     clipped; gone below ``visible``                 moved
-    labels, all texts        left and right swapped    as they are                                     as they are
-    exhaustive classes       swapped                   without those of which a sliver shows           as they are
-    a caption with phrases   swapped                   if each phrase keeps a box (all that it counts) kept
-    another caption          swapped                   if nothing known is lost; where nothing is      kept
-                                                       known, if 0.7 of the photo is left
-    qa                       swapped                   if something is known and nothing is lost       kept
-    place words in captions, qa                        never ("the top left", "in the corner")         never
-    ... in refs, phrases     swapped                   if nothing is lost and the box stays in its     as cropped
-                                                       part of the picture
-    ranks in refs, phrases   as they are               if nothing is lost or cut ("the largest")       kept
-    text                     never mirrored            words shown below 0.9 become illegible          below 8 pixels:
-    illegible                never mirrored            what shows of it                                illegible
-    pairs                    as above; the photo stays as it is where a pair would have to go
+                             mirrored           cropped                                         put smaller
+    objects, refs, phrases   moved              clipped; gone where less than ``visible`` shows  moved
+    labels and other texts   left <-> right     as they are, or gone                            as they are, or gone
+    exhaustive classes       left <-> right     without those of which only a sliver shows      as they are
+    a caption with phrases   left <-> right     if each phrase keeps a box (all, if it counts)  kept
+    another caption          left <-> right     if nothing known is lost; where nothing is      kept
+                                                known, if 0.7 of the photo is left
+    qa                       left <-> right     if something is known and nothing is lost       kept
+    captions and qa with     left <-> right     gone                                            gone
+      "left", "top", "corner"
+    refs and phrases alone   left <-> right     if nothing is lost and the box stays in its     as cropped
+      with such a word                          part of the picture
+    refs and phrases alone   left <-> right     if nothing is lost or cut                       kept
+      with "largest", "first"
+    text                     (never mirrored)   illegible where less than 0.9 of a word shows   illegible below 8 pixels
+    illegible                (never mirrored)   what shows of it                                moved
+    pairs                    left <-> right,    by the same rules; where a pair would have to   as cropped
+                             moved              go, the photo is not cropped
 
 "Known" are all boxes and quads of the record, "lost" is one that shows less than ``visible``. A crop that takes all
 objects or all words of a photo that has some, or leaves nothing to learn, is drawn anew, TRIES times.
@@ -37,14 +40,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from PIL import Image, ImageStat
 
 from florence2.data import views
 from florence2.data.records import Record
-from florence2.data.records_moved import mirror, seen
+from florence2.data.records_moved import first_seen, mirror
 from florence2.data.views import View
 from florence2.errors import ConfigError, DataError
 
@@ -100,26 +102,18 @@ def augment(record: Record, photo: Image.Image, how: Augment, rng: random.Random
         record, photo = mirrored, photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if rng.random() < how.crop:
         cutouts = (_some_cutout(photo.size, how.min_area, rng) for _ in range(TRIES))
-        if cropped := _first_true(record, cutouts, how.visible):
+        if cropped := first_seen(record, cutouts, how.visible):
             record, view = cropped
             photo = _cut(photo, view)
     if rng.random() < how.shrink:
         places = (_some_place(photo.size, rng) for _ in range(TRIES))
-        if shrunk := _first_true(record, places, how.visible):
+        if shrunk := first_seen(record, places, how.visible):
             record, view = shrunk
             photo = _put(photo, view, rng)
     if how.colour:
         factors = [1 + SWING * how.colour * rng.uniform(-1, 1) for _ in range(3)]
         photo = _coloured(photo, *factors)
     return record, photo
-
-
-def _first_true(record: Record, drawn: Iterable[View], visible: float) -> tuple[Record, View] | None:
-    """The first view in which the record stays true, and the record in it."""
-    for view in drawn:
-        if (shown := seen(record, view, visible)) is not None:
-            return shown, view
-    return None
 
 
 # The photo

@@ -1,7 +1,7 @@
 """Records whose photo was mirrored, or is seen through a window: what stays true moves along, the rest is left out.
 
     mirror(record)                 left is right, in places and in texts
-    seen(record, view, visible)    a crop, or the whole photo in a larger frame
+    seen(record, view, visible)    a crop, or the whole photo in a larger frame; ``first_seen`` tries several
 
 The rules are in the table of ``augment.py``.
 """
@@ -9,7 +9,7 @@ The rules are in the table of ``augment.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from florence2.data import pair_texts, views, wording
@@ -112,10 +112,22 @@ def _written(
 
 def seen(record: Record, view: View, visible: float) -> Record | None:
     """The record of what ``view`` shows; None where too little is left, or a pair would become untrue."""
-    size = record.width, record.height
-    written = pair_texts.parse_all(record.pairs, size)
+    found = first_seen(record, [view], visible)
+    return found and found[0]
+
+
+def first_seen(record: Record, drawn: Iterable[View], visible: float) -> tuple[Record, View] | None:
+    """The first of several views that shows enough, and the record of it."""
+    written = pair_texts.parse_all(record.pairs, (record.width, record.height))
     if written is None:
         return None
+    for view in drawn:
+        if (shown := _seen(record, written, view, visible)) is not None:
+            return shown, view
+    return None
+
+
+def _seen(record: Record, written: list[Written], view: View, visible: float) -> Record | None:
     sight = _look(record, written, view, visible)
     if not all(_pair_holds(each, sight) for each in written):
         return None
