@@ -101,10 +101,10 @@ class Bart(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_module("head", None)
         self.shared = nn.Embedding(config.vocab_size, config.d_model, padding_idx=config.pad_id)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        self.register_module("head", None)  # behind the embedding, whose name counts for the matrix they share
         self.register_buffer("logits_bias", torch.zeros(config.vocab_size))
 
     def encode(self, embeds: Tensor, mask: Tensor | None) -> Memory:
