@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from florence2.cli import common
+from florence2.cli import common, scenes
 from florence2.errors import ConfigError, TokenizerError
 
 if TYPE_CHECKING:
@@ -138,6 +138,9 @@ def _augment(wanted: bool, given: dict[str, float], recipe: Path | None) -> Augm
             raise ConfigError(f"both --recipe and --{next(iter(given))} say how strong to augment; give one of them")
         return Recipe.load(recipe).augment
     return Augment(**given) if given else Augment(flip=0.5, crop=0.7, shrink=0.3, colour=0.5)
+
+
+app.command("scenes")(scenes.scenes)
 
 
 def _read(source: Path, format: str | None) -> DataSet:

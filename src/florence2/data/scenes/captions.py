@@ -77,8 +77,7 @@ def _counting(facts: Facts, rng: random.Random) -> Words:
     mentions = _groups(facts, rng, by_colour=False, count_ones=True)
     if not mentions or not facts.complete:
         return []
-    several = len(mentions) > 1 or len(mentions[0].boxes) > 1
-    first = "there are " if several and (len(mentions[0].boxes) > 1 or rng.random() < 0.5) else "there is "
+    first = "there are " if len(mentions[0].boxes) > 1 else "there is "
     return [first, *_joined(mentions), rng.choice((" in the picture", "", " here", " in this image"))]
 
 

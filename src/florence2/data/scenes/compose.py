@@ -201,10 +201,10 @@ def _wished(
     for _ in range(count):
         again = labels and rng.random() < 0.35
         labels.append(rng.choice(labels if again else supplies.labels))
-        side = smaller * 0.13 * (max(largest, 0.14) / 0.13) ** rng.random()
+        side = smaller * 0.13 * (max(largest, 0.14) / 0.13) ** rng.random() ** 0.8
         found = supplies.cutouts.get(labels[-1])
         form = cutouts.cutting(rng.choice(found), rng) if found else figures.figure(labels[-1], rng)
-        wished.append((form, side))
+        wished.append((form, min(side, form.largest) if isinstance(form, Cutting) else side))
     return sorted(wished, key=lambda pair: -pair[1])
 
 

@@ -19,9 +19,9 @@ from PIL import Image, ImageDraw, ImageFilter
 from florence2.data.fields import hull
 from florence2.data.formats import read
 from florence2.data.records import Record, Thing
-from florence2.data.scenes.sprites import MOST_POINTS, TOLERANCE, Sprite, simplified
+from florence2.data.scenes.sprites import MOST_POINTS, TOLERANCE, Sprite, area, simplified
 from florence2.errors import DataError
-from florence2.results import Box
+from florence2.results import Box, Polygon
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +32,10 @@ LARGEST = 192
 """Pixels of the longer side of a kept object."""
 SMALLEST = 32
 """Pixels of the shorter side below which an object is a smudge."""
+WHOLE = 0.85
+"""Share of an object that is in one piece; less, and something stood before it."""
+ENLARGED = 1.5
+"""How much larger than it was kept an object may be shown: beyond, it is a blur."""
 TURN = 12.0
 """Degrees to either side."""
 PRINTED = frozenset(
@@ -71,6 +75,11 @@ class Cutting:
     def label(self) -> str:
         return self.cutout.label
 
+    @property
+    def largest(self) -> float:
+        """Pixels of the longer side."""
+        return ENLARGED * max(self.cutout.alpha.size)
+
     def sprite(self, side: float, left: float, top: float, rng: random.Random) -> Sprite:
         """Lays it out, ``side`` pixels on its longer side, with its box beginning at (left, top)."""
         x0, y0 = math.floor(left), math.floor(top)
@@ -88,10 +97,8 @@ class Cutting:
         picture, alpha = (
             layer.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR) for layer in layers
         )
-        outline = tuple(
-            tuple(numpy.round(points @ matrix[:, :2].T + matrix[:, 2], 2).ravel().tolist())
-            for points in self.cutout.outline
-        )
+        matrix[:, 2] += (x0, y0)
+        outline = tuple(_flat(points @ matrix[:, :2].T + matrix[:, 2]) for points in self.cutout.outline)
         return Sprite(self.label, "", _jittered(picture, rng), alpha, x0, y0, outline)
 
 
@@ -137,12 +144,13 @@ def gather(sources: Sequence[Path], labels: Collection[str], seed: int) -> tuple
 
 
 def _fit(thing: Thing, record: Record) -> bool:
-    """Whether a thing is whole, large enough and has an outline."""
+    """Whether a thing is whole (neither at the edge of its photo nor in pieces), large enough and has an outline."""
     if not thing.polygons or thing.crowd or any(len(polygon) < 6 for polygon in thing.polygons):
         return False
     x0, y0, x1, y1 = hull(thing.polygons)
     inside = x0 > 1 and y0 > 1 and x1 < record.width - 1 and y1 < record.height - 1
-    return inside and min(x1 - x0, y1 - y0) >= SMALLEST
+    areas = [abs(area(numpy.array(polygon).reshape(-1, 2))) for polygon in thing.polygons]
+    return inside and min(x1 - x0, y1 - y0) >= SMALLEST and max(areas) >= WHOLE * sum(areas)
 
 
 def _cut_all(drawn: list[tuple[int, Record, Thing]]) -> tuple[Cutout, ...]:
@@ -182,6 +190,10 @@ def _cut(photo: Image.Image, record: Record, thing: Thing) -> Cutout:
     inside = {other.label for other in record.objects or () if other is not thing and _meet(other.box, around)}
     known = frozenset(record.exhaustive or ()) - inside
     return Cutout(thing.label, picture, alpha, tuple(outline), known, not has_print)
+
+
+def _flat(points: NDArray[numpy.float64]) -> Polygon:
+    return tuple(numpy.round(points, 2).ravel().tolist())
 
 
 def _meet(a: Box, b: Box) -> bool:

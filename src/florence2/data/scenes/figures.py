@@ -20,7 +20,7 @@ from florence2.results import Polygon
 
 GRID = 1024
 """Cells across a shape of several parts when the outline around all of them is traced."""
-APART = 150.0
+APART = 170.0
 """How different a figure's colour is from the ground that it stands on."""
 
 

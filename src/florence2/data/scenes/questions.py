@@ -71,19 +71,21 @@ def _what_colour(facts: Facts, rng: random.Random) -> Iterator[Asked]:
 
 
 def _is_there(facts: Facts, rng: random.Random) -> Iterator[Asked]:
+    """As often yes as no; no for a label that is absent, or for one that has another colour."""
     where = rng.choice(("in the picture", "in this image", "here"))
-    if facts.items:
+    if facts.items and rng.random() < 0.5:
         item = rng.choice(facts.items)
         words = f"{item.colour} {item.label}".strip() if rng.random() < 0.5 else item.label
         yield f"Is there {with_article(words)} {where}?", ("yes",)
-    present = {item.label for item in facts.items}
-    if absent := sorted(facts.certain - present):
-        yield f"Is there {with_article(rng.choice(absent))} {where}?", ("no",)
-    coloured = [item for item in facts.items if item.colour and item.label in facts.certain]
-    if coloured:
-        label = rng.choice(coloured).label
+        return
+    coloured = sorted({item.label for item in facts.items if item.colour and item.label in facts.certain})
+    absent = sorted(facts.certain - {item.label for item in facts.items})
+    if coloured and rng.random() < 0.5:
+        label = rng.choice(coloured)
         wrong = sorted(set(COLOURS) - {item.colour for item in facts.items if item.label == label})
         yield f"Is there {with_article(f'{rng.choice(wrong)} {label}')} {where}?", ("no",)
+    elif absent:
+        yield f"Is there {with_article(rng.choice(absent))} {where}?", ("no",)
 
 
 def _what_is(facts: Facts, rng: random.Random) -> Iterator[Asked]:

@@ -84,9 +84,9 @@ def _by_place(facts: Facts, number: int, noun: Noun) -> Iterator[tuple[str, str]
                 yield "size", f"the {word} of the {number_word(2)} {noun.several}"
     order = in_order(facts, noun.fits) if 3 <= len(noun.fits) <= len(_RANKS) else None
     if order:
-        left, right = order.index(number), len(order) - 1 - order.index(number)
-        yield "rank", f"the {_RANKS[left]} {noun.words} from the left"
-        yield "rank", f"the {_RANKS[right]} {noun.words} from the right"
+        for place, side in ((order.index(number), "left"), (len(order) - 1 - order.index(number), "right")):
+            if place:  # the first is the leftmost
+                yield "rank", f"the {_RANKS[place]} {noun.words} from the {side}"
 
 
 def _by_others(facts: Facts, number: int, noun: Noun, names: dict[int, str]) -> Iterator[tuple[str, str]]:

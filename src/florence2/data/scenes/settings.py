@@ -29,7 +29,7 @@ class SceneSettings:
     """Data sets with outlines whose objects are cut out; none: drawn figures."""
     backgrounds: tuple[str, ...] = ()
     """Folders of photos; none: drawn grounds. Nothing is known of what a photo shows, so no record then says that
-    something is absent; best are photos without the things that are put on them."""
+    something is absent; best are photos without print and without the things that are put on them."""
     vocabulary: str = ""
     """A text file whose lines are printed; none: made-up words, numbers, dates and prices."""
     fonts: tuple[str, ...] = ()

@@ -84,16 +84,16 @@ def visible(sprites: Sequence[Sprite], size: tuple[int, int]) -> list[Seen]:
         seen = own.copy()
         cut = _off_picture(seen, sprite, size)
         above = [other for other, mask in kept if _cover(seen, sprite, other, mask)]
-        area = int(seen.sum())
+        pixels = int(seen.sum())
         if not above and not cut:
             polygons = sprite.outline
             box = hull(polygons)
-        elif area >= VISIBLE * own.sum() and (traced := trace(seen, sprite.left, sprite.top)):
+        elif pixels >= VISIBLE * own.sum() and (traced := trace(seen, sprite.left, sprite.top)):
             polygons, box = traced
         else:
             continue
         kept.append((sprite, own))
-        found.append((Seen(sprite, polygons, box, area, ()), above))
+        found.append((Seen(sprite, polygons, box, pixels, ()), above))
     found.reverse()
     order = {id(seen.sprite): number for number, (seen, _) in enumerate(found)}
     return [
@@ -146,7 +146,7 @@ def trace(mask: Mask, left: int = 0, top: int = 0) -> tuple[tuple[Polygon, ...],
     """(outlines, box) of a mask, shards left out, in few points; None where nothing is left."""
     enough = max(6.0, 0.01 * float(mask.sum()))
     loops = [_points(loop) for loop in masks.outlines(mask)]
-    loops = [loop for loop in loops if abs(_area(loop)) >= enough]
+    loops = [loop for loop in loops if abs(area(loop)) >= enough]
     if not loops:
         return None
     corners = numpy.concatenate(loops)
@@ -168,7 +168,8 @@ def _moved(points: NDArray[numpy.float64], left: float, top: float) -> Polygon:
     return tuple(numpy.add(points, (left, top)).ravel().tolist())
 
 
-def _area(points: NDArray[numpy.float64]) -> float:
+def area(points: NDArray[numpy.float64]) -> float:
+    """Of a closed line (N, 2); below 0 where it runs the other way round."""
     x, y = points[:, 0], points[:, 1]
     return float((x * numpy.roll(y, -1) - numpy.roll(x, -1) * y).sum() / 2)
 

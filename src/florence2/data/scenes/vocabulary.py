@@ -42,7 +42,7 @@ def printed(lines: tuple[str, ...], rng: random.Random) -> str:
 def _made_up(rng: random.Random) -> str:
     syllables = rng.choices((1, 2, 3, 4), (2, 5, 3, 1))[0]
     word = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables)) + rng.choice(_CODAS)
-    return _cased(word, rng)
+    return _made_up(rng) if any(part in word for part in _UNFIT) else _cased(word, rng)
 
 
 def _common(rng: random.Random) -> str:
@@ -118,6 +118,7 @@ _ONSETS = _words(
 )
 _VOWELS = _words("a e i o u a e i o u y ai ea ee ie oa oo ou")
 _CODAS = ("", "", "", *_words("b ck d ft g l ld lt m mp n nd ng nk nt p r rd rk rn rt s sh st t th x"))
+_UNFIT = ("cunt", "fag", "fuck", "nazi", "nig", "rape", "sex", "shit")  # chance writes these as well
 _MONTHS = _words("January February March April May June July August September October November December")
 COMMON = _words(
     """
