@@ -83,6 +83,8 @@ def add_adapter(model: Florence2Model, settings: LoraSettings, name: str = "defa
     import_peft()
     _check_name(model, name)
     chosen = _find_targets(model, settings.targets)
+    if settings.dora:
+        _check_rows(model, chosen)
     with layers.undone_on_error(model, name):
         layers.inject(
             model,
@@ -241,6 +243,18 @@ def _find_targets(model: Florence2Model, targets: Sequence[str]) -> list[str]:
             )
         chosen |= found
     return [name for name in present if name in chosen]
+
+
+def _check_rows(model: Florence2Model, chosen: Sequence[str]) -> None:
+    """DoRA divides by the length of every row. That of the padding in the embedding is often zero."""
+    state = {layers.plain_name(name): tensor for name, tensor in model.state_dict().items()}
+    for module in chosen:
+        name = EMBEDDING if module == _HEAD else f"{module}.weight"
+        empty = (state[name].flatten(1) == 0).all(dim=1).sum()
+        if empty:
+            raise ConfigError(
+                f"dora can not adapt {module}: {int(empty)} rows of {name} are zero and have no direction"
+            )
 
 
 def _ends(name: str | None, target: str) -> bool:
