@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from florence2 import images, inputs
-from florence2.checkpoints import Checkpoint
+from florence2.checkpoints import Checkpoint, adapters
 from florence2.config import DecodingPolicy
 from florence2.errors import CheckpointError, Florence2Error, TaskError
 from florence2.generation import Generated, generate, policy_for
@@ -63,6 +63,8 @@ class Scene:
     """(1, T+N, D)"""
     photo: Image.Image
     """Upright RGB, for the drawings."""
+    adapter: str | None = None
+    """The adapter that changed the image encoder, where one did."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -102,11 +104,12 @@ class Engine:
         ``size`` (height, width) replaces the input size of the model.
         """
         form = self.config.image if size is None else dataclasses.replace(self.config.image, size=size)
+        adapter = self._seeing_adapter()
 
         def run(part: Sequence[Image.Image]) -> list[Scene]:
             pixels = images.to_pixel_values(part, form).to(self.device, self.dtype)  # (B, 1, 3, H, W)
             tokens = self.model.encode_image(pixels)  # (B, T+N, D)
-            return [Scene(row[None], picture) for row, picture in zip(tokens, part, strict=True)]
+            return [Scene(row[None], picture, adapter) for row, picture in zip(tokens, part, strict=True)]
 
         return self._in_parts(run, pictures)
 
@@ -122,8 +125,17 @@ class Engine:
                 f"the scene holds image tokens of width {scene.tokens.shape[2]}, this model has "
                 f"{self.config.text.d_model}: it was encoded by another model; encode the photo with this one"
             )
+        if scene.adapter != self._seeing_adapter():
+            raise TaskError(
+                f"the photo was encoded with {_called(scene.adapter)} and the model now uses "
+                f"{_called(self._seeing_adapter())}, and the image encoder differs; encode the photo again"
+            )
         room = self.config.text.max_positions - scene.tokens.shape[1]
         return inputs.prompts(request, scene.size, self.tokenizer, room)
+
+    def _seeing_adapter(self) -> str | None:
+        """The adapter in use, where it changes how photos are encoded."""
+        return adapters.active_adapter(self.model) if adapters.changes_image_tokens(self.model) else None
 
     @torch.inference_mode()
     def respond(self, asked: Sequence[tuple[Scene, Request, list[Prompt]]], options: Options) -> list[Any]:
@@ -234,6 +246,10 @@ def without_repeat(answer: Answer) -> Answer:
     return dataclasses.replace(
         answer, **kept, dropped=(*answer.dropped, "the last item, which repeated an earlier one")
     )
+
+
+def _called(adapter: str | None) -> str:
+    return "no adapter of the image encoder" if adapter is None else f"the adapter {adapter!r}"
 
 
 _SCORES = {"score", "label_score", "box_score"}

@@ -14,13 +14,14 @@ section 3: every task is a prompt, every answer is text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import torch
 
 from florence2 import batches, checkpoints, images, inputs
+from florence2.checkpoints import adapters
 from florence2.config import Florence2Config
 from florence2.engine import Engine, Options, Scene, check_options
 from florence2.errors import Florence2Error, TaskError
@@ -57,6 +58,7 @@ class Florence2:
         cls,
         source: str | Path | None = None,
         *,
+        adapter: str | Path | Mapping[str, str | Path] | None = None,
         revision: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -64,11 +66,18 @@ class Florence2:
     ) -> Florence2:
         """Load the embedded model (no source), a local folder in any of the three layouts, or a hub id.
 
-        ``device`` and ``dtype`` are PyTorch's names; "auto" takes the fastest device that is there, and half
-        precision only where that device computes in it. ``offline=True`` asks the cache of the hub only. Raises
-        CheckpointError, which says what to do.
+        ``adapter`` is a LoRA adapter for it, or several as ``{name: folder}``, of which the first is in use; each is a
+        folder or a hub id. ``device`` and ``dtype`` are PyTorch's names; "auto" takes the fastest device that is there,
+        and half precision only where that device computes in it. ``offline=True`` asks the cache of the hub only.
+        Raises CheckpointError, which says what to do.
         """
-        return cls(checkpoints.load(source, revision, dtype=dtype, device=device, offline=offline))
+        model = cls(checkpoints.load(source, revision, dtype=dtype, device=device, offline=offline))
+        if adapter is not None:
+            several = adapter if isinstance(adapter, Mapping) else {"default": adapter}
+            for name, folder in several.items():
+                model.load_adapter(folder, name, offline=offline)
+            model.use_adapter(next(iter(several), None))
+        return model
 
     # The verbs
 
@@ -273,6 +282,35 @@ class Florence2:
         asked = [(scene, request, self.engine.prepare(scene, request, options)) for request in requests]
         return self.engine.respond(asked, options)
 
+    # Adapters
+
+    def load_adapter(
+        self, source: str | Path, name: str = "default", *, revision: str | None = None, offline: bool | None = None
+    ) -> None:
+        """Put a LoRA adapter on the model, from a folder or the hub, and use it: of whichever layout, all or nothing.
+
+        Raises CheckpointError where it is broken or was made for another model.
+        """
+        adapters.load_adapter(self.model, source, name, revision, offline)
+
+    def use_adapter(self, name: str | None) -> None:
+        """Answer with this adapter from now on; None is the model without any."""
+        adapters.use_adapter(self.model, name)
+
+    def merge_adapter(self) -> None:
+        """Add the adapter in use to the weights for good; the others are taken off."""
+        adapters.merge_adapter(self.model)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that the model carries."""
+        return adapters.adapter_names(self.model)
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter in use."""
+        return adapters.active_adapter(self.model)
+
     # The model itself
 
     @property
@@ -316,4 +354,5 @@ class Florence2:
             return f"Florence2({self.name!r}, closed)"
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         dtype = str(self.dtype).removeprefix("torch.")
-        return f"Florence2({self.name!r}, {millions:.0f} M parameters, {self.device}, {dtype})"
+        adapter = f", adapter {self.adapter!r}" if self.adapter else ""
+        return f"Florence2({self.name!r}, {millions:.0f} M parameters, {self.device}, {dtype}{adapter})"

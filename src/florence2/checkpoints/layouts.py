@@ -219,7 +219,7 @@ def _count(names: list[str], layout: Layout) -> int:
 
 def _what_they_are(names: list[str], best: Recognised) -> str:
     if any(".lora_A." in name or ".lora_B." in name for name in names):
-        return "they are a LoRA adapter; load the model it was made for and merge the adapter into it"
+        return "they are a LoRA adapter; load the model it was made for and give this as its adapter"
     if not names:
         return "the file holds no tensors"
     shown = ", ".join(sorted(names)[:3])

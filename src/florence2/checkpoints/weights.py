@@ -42,7 +42,7 @@ def _find(folder: Path) -> Path:
     if (folder / "adapter_config.json").is_file():
         raise CheckpointError(
             f"{folder} holds a LoRA adapter (adapter_config.json), not a model; load the model it was made for and "
-            "merge the adapter into it"
+            "give the folder as its adapter: Florence2.from_pretrained(model, adapter=folder)"
         )
     found = ", ".join(path.name for path in others) or "none"
     raise CheckpointError(

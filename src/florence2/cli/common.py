@@ -42,14 +42,18 @@ Model = Annotated[
     typer.Option("--model", "-m", help="Folder or hub id, e.g. microsoft/Florence-2-base. Default: the embedded one."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
+Adapter = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--adapter", help="LoRA adapter for the model: folder or hub id, of any layout.", show_default=False),
+]
 Dtype = Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")]
 
 
-def load(model: str | None, device: str = "auto", dtype: str = "auto") -> Florence2:
+def load(model: str | None, device: str = "auto", dtype: str = "auto", adapter: str | None = None) -> Florence2:
     """The model of a command; this is where PyTorch is imported."""
     from florence2.pipeline import Florence2
 
-    return Florence2.from_pretrained(source(model), device=device, dtype=dtype)
+    return Florence2.from_pretrained(source(model), adapter=adapter, device=device, dtype=dtype)
 
 
 def source(model: str | None) -> str | None:

@@ -29,25 +29,33 @@ def convert(
         typer.Option(help="float32, float16 or bfloat16; default: as stored."),
     ] = None,
     revision: Annotated[Optional[str], typer.Option(help="Branch, tag or commit of a hub id.")] = None,  # noqa: UP045
+    adapter: common.Adapter = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that is already there.")] = False,
 ) -> None:
-    """Write a checkpoint in another layout or precision.
+    """Write a checkpoint in another layout or precision, or with an adapter merged into it.
 
     \b
       florence2 convert microsoft/Florence-2-base base-native --layout native
       florence2 convert ./finetuned ./for-microsoft --layout microsoft --dtype float16
+      florence2 convert microsoft/Florence-2-base ./forms-merged --adapter ./forms
 
-    Every tensor is accounted for. What is loaded from OUT answers as MODEL does.
+    Every tensor is accounted for. What is loaded from OUT answers as MODEL does, with the adapter where one is given.
     """
     from florence2 import checkpoints
 
     source = common.source(model)
-    loaded = checkpoints.load(source, revision, dtype=dtype or stored_dtype(source, revision), device="cpu")
-    folder = checkpoints.save(loaded, out, layout=layout.value, overwrite=overwrite)
+    kept = dtype or stored_dtype(source, revision)
+    # An adapter is added in full precision, and the sum rounded once.
+    loaded = checkpoints.load(source, revision, dtype="float32" if adapter else kept, device="cpu")
+    if adapter:
+        checkpoints.load_adapter(loaded.model, adapter)
+        checkpoints.merge_adapter(loaded.model)
+    folder = checkpoints.save(loaded, out, layout=layout.value, dtype=kept, overwrite=overwrite)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    kept = str(loaded.dtype).removeprefix("torch.")
+    merged = f" with {adapter} merged into it" if adapter else ""
     typer.echo(
-        f"{loaded.source} ({loaded.layout} layout) is in {folder}: {layout.value} layout, {kept}, {size / 1e6:.1f} MB"
+        f"{loaded.source} ({loaded.layout} layout){merged} is in {folder}: {layout.value} layout, {kept}, "
+        f"{size / 1e6:.1f} MB"
     )
 
 

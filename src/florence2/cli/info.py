@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -10,26 +12,37 @@ from florence2.cli import common
 
 if TYPE_CHECKING:
     from florence2.checkpoints import Checkpoint
+    from florence2.checkpoints.adapter_files import AdapterFile
 
 
 def info(
-    model: Annotated[Optional[str], typer.Argument(help="Folder or hub id; default: the embedded model.")] = None,  # noqa: UP045
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="Folder or hub id of a model or an adapter; default: the embedded model."),
+    ] = None,
     revision: Annotated[Optional[str], typer.Option(help="Branch, tag or commit of a hub id.")] = None,  # noqa: UP045
     device: common.Device = "auto",
     dtype: common.Dtype = "auto",
     json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
-    """Show what a checkpoint is and how it runs here.
+    """Show what a checkpoint is and how it runs here, or what an adapter changes.
 
     \b
       florence2 info
       florence2 info microsoft/Florence-2-large --device cpu
+      florence2 info ./my-adapter
 
     Device and precision come with the reason why they were chosen.
     """
     from florence2 import checkpoints
+    from florence2.checkpoints.adapter_files import is_adapter, read_adapter
+    from florence2.checkpoints.hub import locate
 
-    facts = describe(checkpoints.load(common.source(model), revision, dtype=dtype, device=device), device, dtype)
+    source = common.source(model)
+    if source is not None and is_adapter(locate(source, revision).folder):
+        facts = describe_adapter(read_adapter(source, revision))
+    else:
+        facts = describe(checkpoints.load(source, revision, dtype=dtype, device=device), device, dtype)
     if json:
         typer.echo(common.to_json(facts))
         return
@@ -65,6 +78,29 @@ def describe(checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto") 
             f"{config.generation.num_beams} beams, no repeated {config.generation.no_repeat_ngram_size}-grams, "
             f"up to {config.generation.max_new_tokens} new tokens"
         ),
+    }
+
+
+def describe_adapter(file: AdapterFile) -> dict[str, Any]:
+    """What an adapter is; no model is needed for that."""
+    from florence2.checkpoints.adapter_files import HEAD
+
+    kinds = Counter(re.sub(r"\.\d+", "", module) for module in file.ranks)
+    tensors = [*file.lora.values(), *file.full.values(), *file.embeddings.values()]
+    whole = [*file.full, *file.embeddings]
+    return {
+        "adapter": file.source,
+        "layout": file.layout,
+        "made for": file.base or "(it does not say)",
+        "method": ("DoRA" if file.dora else "LoRA") + (", rank-stabilised" if file.rslora else ""),
+        "rank": ", ".join(map(str, sorted(set(file.ranks.values())))),
+        "alpha": ", ".join(f"{alpha:g}" for alpha in sorted(set(file.alphas.values()))),
+        "dropout": f"{file.dropout:g}",
+        "parameters": f"{sum(tensor.numel() for tensor in tensors):,}",
+        "modules": f"{len(file.ranks)}",
+        **{f"  {kind}": f"{count}" for kind, count in kinds.items()},
+        "whole tensors": f"{len(whole)}: {', '.join(whole)}" if whole else "none",
+        "can be merged": "no, it changes the vocabulary projection" if HEAD["florence2"] in file.ranks else "yes",
     }
 
 

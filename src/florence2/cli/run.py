@@ -43,6 +43,7 @@ def run(
         typer.Option(help="Closed list for detection and classification.", metavar="A,B"),
     ] = None,
     model: common.Model = None,
+    adapter: common.Adapter = None,
     device: common.Device = "auto",
     dtype: common.Dtype = "auto",
     min_score: Annotated[float, typer.Option(help="Leave out objects that score less.", min=0, max=1)] = 0.0,
@@ -69,6 +70,7 @@ def run(
       florence2 run street.jpg --labels person,dog --min-score 0.3
       florence2 run page.png --task read_region --box 10,20,400,80
       florence2 run photo.jpg --all -o out --model microsoft/Florence-2-base
+      florence2 run form.png --task ocr --model microsoft/Florence-2-base --adapter ./forms
 
     --all takes the text and the box that it needs from --text and --box, else from the caption and the first
     detection of the same photo. A photo that cannot be read gives an error record, the others are answered all the
@@ -81,7 +83,7 @@ def run(
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     failed = 0
-    with common.load(model, device, dtype) as loaded:
+    with common.load(model, device, dtype, adapter) as loaded:
         for name in _with_progress(names, json):
             try:
                 scene = loaded.encode(name)
