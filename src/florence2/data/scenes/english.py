@@ -70,19 +70,9 @@ def with_article(words: str) -> str:
     return f"{'an' if words[0].lower() in 'aeiou' else 'a'} {words}"
 
 
-def joined(parts: list[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
 def printed(piece: Piece) -> str:
     """What a text is: a number, a word, words."""
     text = piece.text
     if not any(letter.isalpha() for letter in text):
         return "number" if text.replace(",", "").replace(".", "").isdigit() else "text"
     return "word" if text.isalpha() else "words" if " " in text else "text"
-
-
-def sentence(words: str) -> str:
-    """With a capital and a full stop."""
-    return f"{words[0].upper()}{words[1:]}" + ("" if words.endswith(("?", ".", "!")) else ".")

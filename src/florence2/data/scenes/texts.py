@@ -44,14 +44,17 @@ class Print:
     """Size of the font in the scene."""
     fine: int
     """1 where the block is placed as it is, so that letters stay crisp."""
-    origins: tuple[Point, ...]
-    """Where the baseline of each line begins, in the block."""
+    letters: Image.Image
+    """L: the upright block, a rim included."""
     ink: tuple[Box, ...]
-    """Of each line, in the block."""
-    block: tuple[int, int]
-    """(width, height), a rim included."""
+    """Around each line, in the block."""
     corners: tuple[Point, ...]
     """Where the corners of the block go in the scene, from the top left clockwise; their box begins at (0, 0)."""
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """(width, height) in fine pixels."""
+        return self.letters.size
 
     @property
     def extent(self) -> tuple[float, float]:
@@ -98,10 +101,10 @@ def _set(lines: tuple[str, ...], font: str, pixels: int, size: tuple[int, int], 
     straight, centred = rng.random() < 0.45, rng.random() < 0.5
     fine = 1 if straight else 2
     while True:
-        origins, ink, block = _upright(lines, fonts.load(font, pixels * fine), centred)
-        flat = (block[0] / fine, block[1] / fine)
+        letters, ink = _upright(lines, fonts.load(font, pixels * fine), centred)
+        flat = (letters.width / fine, letters.height / fine)
         corners = _rectangle(flat) if straight else _seen(flat, rng)
-        text = Print(lines, font, pixels, fine, origins, ink, block, corners)
+        text = Print(lines, font, pixels, fine, letters, ink, corners)
         if text.extent[0] <= 0.96 * size[0] and text.extent[1] <= 0.96 * size[1]:
             return text
         if pixels == SMALLEST:
@@ -109,27 +112,31 @@ def _set(lines: tuple[str, ...], font: str, pixels: int, size: tuple[int, int], 
         pixels = max(SMALLEST, round(0.8 * pixels))
 
 
-def _upright(
-    lines: tuple[str, ...], font: fonts.Font, centred: bool
-) -> tuple[tuple[Point, ...], tuple[Box, ...], tuple[int, int]]:
-    """(origins, ink boxes, size) of lines under each other, with a rim that a plate needs. All in whole pixels."""
-    shapes = [[math.floor(v) for v in box[:2]] + [math.ceil(v) for v in box[2:]] for box in _boxes(lines, font)]
+def _upright(lines: tuple[str, ...], font: fonts.Font, centred: bool) -> tuple[Image.Image, tuple[Box, ...]]:
+    """(L: lines under each other, with a rim that a plate needs; the box around the ink of each)."""
+    inked = [_line(line, font) for line in lines]
     rim, step = round(0.35 * font.size), round(1.15 * font.size)
-    width = max(x1 - x0 for x0, _, x1, _ in shapes)
-    origins: list[Point] = []
-    ink: list[Box] = []
-    for x0, y0, x1, y1 in shapes:
-        x = rim - x0 + ((width - (x1 - x0)) // 2 if centred else 0)
-        y = rim - y0
-        if ink:
-            y = max(round(origins[-1][1]) + step, round(ink[-1][3]) + rim // 2 - y0)
-        origins.append((x, y))
-        ink.append((x + x0, y + y0, x + x1, y + y1))
-    return tuple(origins), tuple(ink), (width + 2 * rim, round(ink[-1][3]) + rim)
+    width = max(mask.width for mask, _ in inked)
+    ink: list[tuple[int, int, int, int]] = []
+    baseline = 0
+    for mask, rise in inked:
+        baseline = max(baseline + step, ink[-1][3] + rim // 2 + rise) if ink else rim + rise
+        x, y = rim + ((width - mask.width) // 2 if centred else 0), baseline - rise
+        ink.append((x, y, x + mask.width, y + mask.height))
+    letters = Image.new("L", (width + 2 * rim, ink[-1][3] + rim))
+    for (mask, _), box in zip(inked, ink, strict=True):
+        letters.paste(mask, box[:2])
+    return letters, tuple(ink)
 
 
-def _boxes(lines: Sequence[str], font: fonts.Font) -> list[tuple[float, float, float, float]]:
-    return [font.getbbox(line, anchor="ls") for line in lines]
+def _line(line: str, font: fonts.Font) -> tuple[Image.Image, int]:
+    """(L: its ink and nothing around it; how far this rises over the baseline)."""
+    x0, y0, x1, y1 = font.getbbox(line, anchor="ls")  # with the room that letters keep to their neighbours
+    left, top = math.floor(x0) - 1, math.floor(y0) - 1
+    mask = Image.new("L", (math.ceil(x1) + 1 - left, math.ceil(y1) + 1 - top))
+    ImageDraw.Draw(mask).text((-left, -top), line, 255, font, anchor="ls")
+    box = mask.getbbox() or (0, 0, 1, 1)
+    return mask.crop(box), -(top + box[1])
 
 
 def _rectangle(size: tuple[float, float]) -> tuple[Point, ...]:
@@ -173,7 +180,7 @@ def paint(canvas: Image.Image, text: Print, left: int, top: int, rng: random.Ran
         (plate, middle), inks = next((pair, found) for pair in far if (found := _legible(shades, pair[1:])))
         canvas.paste(middle, (left, top), _carried(_plate(text, rng), text, size))
     name, ink = inks[0]
-    letters = _carried(_letters(text), text, size)
+    letters = _carried(text.letters, text, size)
     if rng.random() < 0.2:
         lift = max(1, text.pixels // 16)
         dark = contrast(ink, (0, 0, 0)) >= LEGIBLE
@@ -189,16 +196,6 @@ def paint(canvas: Image.Image, text: Print, left: int, top: int, rng: random.Ran
 
 def _legible(inks: Sequence[tuple[str, RGB]], grounds: Sequence[RGB]) -> list[tuple[str, RGB]]:
     return [(name, ink) for name, ink in inks if min(contrast(ink, ground) for ground in grounds) >= LEGIBLE]
-
-
-def _letters(text: Print) -> Image.Image:
-    """L: the ink of the upright block."""
-    mask = Image.new("L", text.block)
-    pencil = ImageDraw.Draw(mask)
-    font = fonts.load(text.font, text.pixels * text.fine)
-    for line, origin in zip(text.lines, text.origins, strict=True):
-        pencil.text(origin, line, 255, font, anchor="ls")
-    return mask
 
 
 def _plate(text: Print, rng: random.Random) -> Image.Image:
