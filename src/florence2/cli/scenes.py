@@ -72,10 +72,11 @@ def scenes(
             fonts=tuple(map(str, fonts or ())),
         )
     )
+    labels_made = made.labels  # reads what the options name, before there is a folder with nothing in it
     said: Counter[str] = Counter()
     written = data.write(_records(made, said, png), output, format)
     told = ", ".join(f"{said[name]} {name}" for name in ("objects", "texts", "captions", "references", "questions"))
-    typer.echo(f"{output}: {count} scenes of {len(made.labels)} labels; {told}\n{written}")
+    typer.echo(f"{output}: {count} scenes of {len(labels_made)} labels; {told}\n{written}")
 
 
 def _records(made: Scenes, said: Counter[str], png: bool) -> Iterator[Record]:

@@ -33,7 +33,7 @@ def own_font(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def printed(seed: int) -> tuple[Any, texts.Piece, texts.Print]:
-    """(ink mask (H, W), the piece, how it was set) of a text without a plate, on white; shadows are fainter than ink."""
+    """(ink mask (H, W), the piece, how it was set) of a text without a plate on white; shadows are no ink."""
     rng = random.Random(seed)
     while True:
         text = texts.compose((), (fonts.PILLOWS,), SIZE, rng)
