@@ -121,7 +121,7 @@ def lies(box: Box, region: str, size: tuple[int, int]) -> Truth:
     x, y = (box[0] + box[2]) / 2 / size[0], (box[1] + box[3]) / 2 / size[1]
     if region == "middle":
         off = max(abs(x - 0.5), abs(y - 0.5))
-        return True if off < 0.12 else False if off > 0.25 else None
+        return True if off < 0.1 else False if off > 0.25 else None
     inner, outer = (0.36, 0.5) if " " in region else (0.33, 0.5)
     values = {"left": x, "right": 1 - x, "top": y, "bottom": 1 - y}
     parts = [values[part] for part in region.split()]

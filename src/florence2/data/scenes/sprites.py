@@ -153,11 +153,22 @@ def trace(mask: Mask, left: int = 0, top: int = 0) -> tuple[tuple[Polygon, ...],
     (x0, y0), (x1, y1) = corners.min(0).tolist(), corners.max(0).tolist()
     tolerance = TOLERANCE
     while True:
-        simple = [simplified(loop, tolerance) for loop in loops]
+        simple = [simplified(_without_steps(loop), tolerance) for loop in loops]
         if sum(map(len, simple)) <= MOST_POINTS or tolerance > 64:
             break
         tolerance *= 1.5
     return tuple(_moved(loop, left, top) for loop in simple), (x0 + left, y0 + top, x1 + left, y1 + top)
+
+
+def _without_steps(points: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
+    """A line along pixel edges, its short edges replaced by their middles: slanted sides lose most of their steps."""
+    following = numpy.roll(points, -1, axis=0)
+    short = numpy.abs(following - points).sum(1) <= 2
+    middles = (points + following) / 2
+    pairs = numpy.stack([numpy.where(short[:, None], middles, points), following], axis=1)  # (N, start and end, 2)
+    kept = numpy.stack([numpy.ones_like(short), ~short], axis=1)
+    smooth: NDArray[numpy.float64] = pairs[kept]
+    return smooth if len(smooth) >= 3 else points
 
 
 def _points(polygon: Polygon) -> NDArray[numpy.float64]:
