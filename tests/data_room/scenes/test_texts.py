@@ -141,6 +141,8 @@ def test_symbol_fonts_are_told(own_font: Path, monkeypatch: pytest.MonkeyPatch) 
     noise = numpy.random.default_rng(0)
     monkeypatch.setattr(fonts, "_look", lambda p, c: look(p, c) if p == fonts.PILLOWS else noise.random(256))
     assert not fonts._plain.__wrapped__(path)
+    monkeypatch.setattr(fonts, "_look", lambda p, c: look(p, c.upper() if p != fonts.PILLOWS else c))
+    assert not fonts._plain.__wrapped__(path)  # capitals only
     (own_font / "broken.ttf").write_bytes(b"no font")
     assert not fonts._plain.__wrapped__(str(own_font / "broken.ttf"))
 

@@ -13,11 +13,17 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy
 from PIL import Image, ImageDraw, ImageFont, features
 
 from florence2.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Look = NDArray[numpy.float64]
 
 Font = ImageFont.FreeTypeFont
 PILLOWS = ""
@@ -26,6 +32,8 @@ SUFFIXES = (".ttf", ".otf", ".ttc")
 NOWHERE = "\U0010fffe"
 """A character that no font has: what is shown for it is shown for all that are missing."""
 PROBE = "AEHTRSaegnost"
+CASED = "aegr"
+"""Small letters whose capitals look different; in fonts of capitals only, they do not, and "Stop" would read "STOP"."""
 ALIKE = 0.2
 """Mean correlation with Pillow's own letters: common fonts have 0.25 (a narrow italic) to 0.8, symbols under 0.1."""
 
@@ -101,19 +109,23 @@ def _system_folders() -> list[Path]:
 
 @functools.lru_cache(4096)
 def _plain(path: str) -> bool:
-    """Whether letters look like letters; False for a file that FreeType cannot read."""
+    """Whether letters look like letters, small ones unlike capitals; False for a file that FreeType cannot show."""
     try:
-        load(path, 24)
+        own = [letter for letter in PROBE if has(path, letter)]
+        if not own:
+            return True  # a font of another script
+        alike = [_correlation(_look(path, letter), _look(PILLOWS, letter)) for letter in own]
+        capitals = [_correlation(_look(path, c), _look(path, c.upper())) for c in CASED if has(path, c)]
     except OSError:
         return False
-    own = [letter for letter in PROBE if has(path, letter)]
-    if not own:
-        return True  # a font of another script
-    pairs = [(_look(path, letter), _look(PILLOWS, letter)) for letter in own]
-    return float(numpy.mean([numpy.corrcoef(a, b)[0, 1] for a, b in pairs])) >= ALIKE
+    return float(numpy.mean(alike)) >= ALIKE and min(capitals, default=0.0) < 0.9
 
 
-def _look(path: str, letter: str) -> numpy.ndarray[tuple[int, ...], numpy.dtype[numpy.float64]]:
+def _correlation(a: Look, b: Look) -> float:
+    return float(numpy.corrcoef(a, b)[0, 1])
+
+
+def _look(path: str, letter: str) -> Look:
     """(256,) the letter in a square of 16 x 16, whatever its own proportions."""
     font = load(path, 48)
     x0, y0, x1, y1 = font.getbbox(letter)
