@@ -57,7 +57,7 @@ def with_adapter(base_folder: Path, adapter: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", FutureWarning)  # what peft asks transformers for
-        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        warnings.filterwarnings("ignore", message="Model (has|with) `tie_word_embeddings=True`")
         return peft.PeftModel.from_pretrained(model, str(adapter)).eval()
 
 

@@ -81,8 +81,8 @@ def inject(
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=alpha,
-        rank_pattern={re.escape(module): own for module, own in ranks.items() if own != rank},
-        alpha_pattern={re.escape(module): own for module, own in alphas.items() if own != alpha},
+        rank_pattern={module: own for module, own in ranks.items() if own != rank},
+        alpha_pattern={module: own for module, own in alphas.items() if own != alpha},
         target_modules="|".join(map(re.escape, ranks)),  # one pattern: peft matches a list by endings
         **settings,
     )
@@ -110,9 +110,9 @@ def switch(model: Florence2Model, name: str | None) -> None:
             if name is not None:
                 layer.set_adapter(name)
         for wrapper in wrappers(model).values():
-            has = name in wrapper.modules_to_save
-            wrapper.set_adapter([name] if has else [])
-            wrapper.enable_adapters(has)
+            if name in wrapper.modules_to_save:
+                wrapper.set_adapter(name)
+            wrapper.enable_adapters(name in wrapper.modules_to_save)
 
 
 def delete(model: Florence2Model, name: str) -> None:
