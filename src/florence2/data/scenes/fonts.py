@@ -31,11 +31,11 @@ PILLOWS = ""
 SUFFIXES = (".ttf", ".otf", ".ttc")
 NOWHERE = "\U0010fffe"
 """A character that no font has: what is shown for it is shown for all that are missing."""
-PROBE = "AEHTRSaegnost"
+ALIKE = {"AEHTRSaegnost": 0.2, ".:-/": 0.3, "$": 0.3}
+"""Letters and signs, and the least mean correlation with Pillow's own. Letters of common fonts have 0.25 (a narrow
+italic) to 0.8, symbols under 0.1; mathematical fonts of TeX have other signs in their places."""
 CASED = "aegr"
 """Small letters whose capitals look different; in fonts of capitals only, they do not, and "Stop" would read "STOP"."""
-ALIKE = 0.2
-"""Mean correlation with Pillow's own letters: common fonts have 0.25 (a narrow italic) to 0.8, symbols under 0.1."""
 
 
 def find(folders: Sequence[Path] = ()) -> tuple[str, ...]:
@@ -111,14 +111,14 @@ def _system_folders() -> list[Path]:
 def _plain(path: str) -> bool:
     """Whether letters look like letters, small ones unlike capitals; False for a file that FreeType cannot show."""
     try:
-        own = [letter for letter in PROBE if has(path, letter)]
-        if not own:
-            return True  # a font of another script
-        alike = [_correlation(_look(path, letter), _look(PILLOWS, letter)) for letter in own]
+        for group, least in ALIKE.items():
+            alike = [_correlation(_look(path, c), _look(PILLOWS, c)) for c in group if has(path, c)]
+            if alike and float(numpy.mean(alike)) < least:
+                return False
         capitals = [_correlation(_look(path, c), _look(path, c.upper())) for c in CASED if has(path, c)]
     except OSError:
         return False
-    return float(numpy.mean(alike)) >= ALIKE and min(capitals, default=0.0) < 0.9
+    return min(capitals, default=0.0) < 0.9  # no letters at all: a font of another script
 
 
 def _correlation(a: Look, b: Look) -> float:
