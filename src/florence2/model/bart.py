@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from florence2.config import TextConfig
 from florence2.errors import ConfigError
 from florence2.model.attention import attend
+from florence2.model.linear import Linear, linear
 
 FIRST_POSITION = 2
 """Row of the position tables that belongs to position 0; rows 0 and 1 are never used."""
@@ -119,12 +120,12 @@ class Bart(nn.Module):
 
     def project(self, hidden: Tensor, rows: Tensor | None = None) -> Tensor:
         """(..., D) hidden states → (..., V) logits, or the logits of these vocabulary rows only."""
-        if self.head is not None:
+        if self.head is not None and not getattr(self.head, "disable_adapters", False):
             logits: Tensor = self.head(hidden) + self.logits_bias
             return logits if rows is None else logits[..., rows]
         if rows is None:
-            return F.linear(hidden, self.shared.weight) + self.logits_bias
-        return F.linear(hidden, self.shared.weight[rows]) + self.logits_bias[rows]
+            return linear(hidden, self.shared.weight, self.logits_bias)
+        return linear(hidden, self.shared.weight[rows], self.logits_bias[rows])
 
 
 class Encoder(nn.Module):
@@ -229,10 +230,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.q = nn.Linear(d_model, d_model)
-        self.k = nn.Linear(d_model, d_model)
-        self.v = nn.Linear(d_model, d_model)
-        self.out = nn.Linear(d_model, d_model)
+        self.q = Linear(d_model, d_model)
+        self.k = Linear(d_model, d_model)
+        self.v = Linear(d_model, d_model)
+        self.out = Linear(d_model, d_model)
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, m, D) → keys and values, (B, heads, m, head_dim) each."""
@@ -268,8 +269,8 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, config: TextConfig, ffn_dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.d_model, ffn_dim)
-        self.fc2 = nn.Linear(ffn_dim, config.d_model)
+        self.fc1 = Linear(config.d_model, ffn_dim)
+        self.fc2 = Linear(ffn_dim, config.d_model)
         self.dropout = config.activation_dropout
 
     def forward(self, x: Tensor) -> Tensor:

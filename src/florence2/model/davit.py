@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from florence2.config import VisionConfig
 from florence2.model.attention import attend
+from florence2.model.linear import Linear
 
 
 class DaViT(nn.Module):
@@ -136,8 +137,8 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.window = window
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         B, H, W, C = x.shape
@@ -161,8 +162,8 @@ class ChannelAttention(nn.Module):
     def __init__(self, dim: int, groups: int) -> None:
         super().__init__()
         self.groups = groups
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         B, H, W, C = x.shape
@@ -177,8 +178,8 @@ class ChannelAttention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, dim: int, ratio: int = 4) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, ratio * dim)
-        self.fc2 = nn.Linear(ratio * dim, dim)
+        self.fc1 = Linear(dim, ratio * dim)
+        self.fc2 = Linear(ratio * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from florence2.config import VisionConfig
 from florence2.errors import ImageError
+from florence2.model.linear import Linear
 
 
 class Projector(nn.Module):
@@ -31,7 +32,7 @@ class Projector(nn.Module):
         self.rows = nn.Embedding(config.max_positions, dim // 2)
         # Kept in checkpoints: shipped files hold it rounded to fp16, and their weights were used with that.
         self.register_buffer("temporal", cosine_table(config.max_frames, dim))
-        self.projection = nn.Linear(dim, d_model, bias=False)
+        self.projection = Linear(dim, d_model, bias=False)
         self.norm = nn.LayerNorm(d_model)
 
     def forward(self, x: Tensor) -> Tensor:
