@@ -16,13 +16,13 @@ TOLERANCE = 1e-5
 """Of the largest absolute value."""
 
 
-def logits(model: Florence2Model) -> Tensor:
+def logits(model: Florence2Model, dtype: torch.dtype = torch.float32) -> Tensor:
     generator = torch.Generator().manual_seed(7)
     pixels = torch.randn(2, 3, 64, 64, generator=generator)
     prompt = torch.randint(4, 1200, (2, 6), generator=generator)
     answer = torch.randint(4, 1200, (2, 5), generator=generator)
     with torch.no_grad():
-        return model(pixels, prompt, decoder_ids=answer).logits
+        return model(pixels.to(dtype), prompt, decoder_ids=answer).logits
 
 
 def difference(left: Tensor, right: Tensor) -> float:

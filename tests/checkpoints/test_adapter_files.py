@@ -223,6 +223,21 @@ def test_the_native_vocabulary_is_padded(model: Florence2Model, tmp_path: Path) 
     assert torch.allclose(rows[1200:], own.mean(0), atol=1e-6)
 
 
+def test_from_the_hub(model: Florence2Model, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None, bool]] = []
+
+    def download(repository: str, revision: str | None, local_files_only: bool, **_: object) -> str:
+        asked.append((repository, revision, local_files_only))
+        return str(written)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    load_adapter(model, "owner/forms", revision="v2", offline=True)
+    assert asked == [("owner/forms", "v2", True)]
+    other = tiny_model(1)
+    load_adapter(other, written)
+    assert torch.equal(logits(model), logits(other))
+
+
 # What is refused, and leaves the model as it was
 
 

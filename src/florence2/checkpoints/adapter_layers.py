@@ -36,7 +36,7 @@ def in_use(model: Florence2Model) -> str | None:
 
 def lora_layers(model: Florence2Model) -> dict[str, Any]:
     """Module → peft's layer around it. Before peft was imported there can be none."""
-    if "peft" not in sys.modules:
+    if sys.modules.get("peft") is None:
         return {}
     from peft.tuners.lora import LoraLayer
 
@@ -45,7 +45,7 @@ def lora_layers(model: Florence2Model) -> dict[str, Any]:
 
 def wrappers(model: Florence2Model) -> dict[str, Any]:
     """Module → peft's wrapper around it, where it was trained as a whole."""
-    if "peft" not in sys.modules:
+    if sys.modules.get("peft") is None:
         return {}
     from peft.utils import ModulesToSaveWrapper
 
