@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from florence2.checkpoints.adapter_files import HEAD, import_peft
 from florence2.errors import CheckpointError, ConfigError
 from florence2.model import Florence2Model
+from florence2.model.linear import Linear
 
 
 def configs(model: Florence2Model) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def inject(
     )
     if HEAD["florence2"] in ranks and model.text.head is None:
         weight = model.text.shared.weight
-        head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        head = Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         head.weight = weight
         model.text.head = head
     with warnings.catch_warnings():
