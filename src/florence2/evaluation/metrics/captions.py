@@ -53,9 +53,12 @@ def score(
     """CIDEr (0 to 10), BLEU1 to BLEU4 and ROUGEL (0 to 1) of texts. ``tokenize=str.split`` for tokenized texts."""
     found = [tokenize(text) for text in predicted]
     true = [[tokenize(text) for text in several] for several in references]
-    bleus = bleu(found, true)
+    # A token that spans a space is one to ROUGE and two to the others, as in the reference.
+    cut_found = [_cut(tokens) for tokens in found]
+    cut_true = [[_cut(tokens) for tokens in several] for several in true]
+    bleus = bleu(cut_found, cut_true)
     return {
-        "CIDEr": cider(found, true),
+        "CIDEr": cider(cut_found, cut_true),
         **{f"BLEU{n}": value for n, value in enumerate(bleus, start=1)},
         "ROUGEL": rouge_l(found, true),
     }
@@ -140,6 +143,10 @@ def mean(scores: Sequence[float]) -> float:
     if not scores:
         raise DataError("there is nothing to score; give at least one prediction with its truth")
     return math.fsum(scores) / len(scores)
+
+
+def _cut(tokens: Tokens) -> list[str]:
+    return " ".join(tokens).split()
 
 
 def _check(predicted: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> None:

@@ -11,12 +11,16 @@ Sources: Kazemzadeh et al. (2014); Yu et al. (2016), "Modeling context in referr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from florence2.errors import DataError
+from florence2.evaluation.metrics import masks
+from florence2.evaluation.metrics.libraries import library
 from florence2.evaluation.metrics.masks import Mask
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+_NAMES = ("mIoU", "cIoU", *(f"Pr@{limit}" for limit in THRESHOLDS))
 
 
 def score(pairs: Iterable[tuple[Mask, Mask]]) -> dict[str, float]:
@@ -54,3 +58,32 @@ def iou(predicted: Mask, true: Mask) -> float:
     """Of one pair; 1 where both are empty."""
     shared, covered = count(predicted, true)
     return shared / covered if covered else 1.0
+
+
+def coco_score(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """``score`` of COCO files, one sample per image and category: the union of its masks, whatever their scores.
+
+    With one image per expression, as referring data sets are written, these are RefCOCO's figures; with many objects
+    per category they are those of semantic segmentation per image. A category that was found where none is has the
+    overlap 0. Crowds and what is to be ignored are left out. None where there are no samples.
+    """
+    tools = library("pycocotools.mask")
+    sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"] if "width" in image}
+    samples: dict[tuple[Any, Any], tuple[list[Any], list[Any]]] = {}
+    names = {category["name"]: category["id"] for category in truth["categories"]}
+    for side, entries in enumerate((results, truth["annotations"])):
+        for entry in entries:
+            if entry.get("iscrowd") or entry.get("ignore"):
+                continue
+            category = entry["category_id"] if "category_id" in entry else names[entry["category_name"]]
+            what = f"an entry of image {entry['image_id']!r}"
+            mask = masks.run_lengths(entry["segmentation"], sizes.get(entry["image_id"]), what)
+            samples.setdefault((entry["image_id"], category), ([], []))[side].append(mask)
+    counts = []
+    for found, true in samples.values():
+        areas = [float(tools.area(tools.merge(several))) if several else 0.0 for several in (found, true)]
+        covered = float(tools.area(tools.merge(found + true)))
+        counts.append((areas[0] + areas[1] - covered, covered))
+    figures: dict[str, float | None] = {}
+    figures.update(score_counts(counts) if counts else dict.fromkeys(_NAMES))
+    return figures
