@@ -256,11 +256,25 @@ def test_lvis_figures() -> None:
     for category, frequency in zip(document["categories"], "rf", strict=True):
         category["frequency"] = frequency
     figures = detection.lvis_ap(document, [result(1, 1, BOX, 0.5)])
-    assert figures["APr"] == figures["AR300"] == pytest.approx(1)
+    assert (figures["APr"], figures["AR300"]) == pytest.approx((1, 1))
     assert figures["APc"] is figures["APf"] is None
     many = [result(1, 1, (50.0, 50.0, 5.0, 5.0 + n / 100), 0.9) for n in range(300)]
     assert detection.lvis_ap(document, [*many[:299], result(1, 1, BOX, 0.5)])["AR300"] == pytest.approx(1)
     assert detection.lvis_ap(document, [*many, result(1, 1, BOX, 0.5)])["AR300"] == 0
+
+
+def test_lvis_of_an_exhaustive_truth_is_coco() -> None:
+    rng = numpy.random.default_rng(3)
+    for _ in range(100):
+        document, results = random_case(rng)
+        expected = detection.coco_ap(document, results)
+        for image in document["images"]:
+            image["neg_category_ids"] = [1, 2]
+        figures = detection.lvis_ap(document, results)
+        assert {name: figures[name] for name in NAMES if name in figures} == {
+            name: expected[name] for name in NAMES if name in figures
+        }
+        assert figures["AR300"] == expected["AR100"]
 
 
 # Masks and mistakes
