@@ -54,6 +54,8 @@ def _written(token: str) -> str:
         return "".join(_QUOTES[mark] for mark in token)
     if token[:2] in ("<!", "<?"):
         return token.replace(" ", "\u00a0")
+    if _ADDRESS.search(token):
+        return token
     return _INSIDE.sub(lambda match: _REWRITTEN[match[0].lower()], token)
 
 
@@ -74,6 +76,7 @@ _JOINED = rf"{_PART}(?:[-_\u058a\u2010\u2011]{_PART})*"
 _HYPHENED = r"[A-Za-z0-9][A-Za-z0-9.,\u00ad]*(?:-(?:[A-Za-z](?:\.[A-Za-z])+\.|[A-Za-z0-9\u00ad]+))+"
 _BESIDE = r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
 _NAME = r"[A-Za-z][A-Za-z0-9:._-]*"
+_TAG = rf"<(?:[!?][A-Za-z-][^>\r\n]*|/?{_NAME}(?: +{_NAME}(?: *= *(?:'[^'\r\n]*'|\"[^\"\r\n]*\"))?)* */?) *>"
 _PATH = r"[^\s\"<>|()]+[^\s\"<>|()!?.,{}-]"
 _HOST = r"[^\s\"<>|()!?.,{}]+"
 _BOX, _MAIL_HOST = r"[^\s\"<>|(){}]*", r"[^\s\"<>|(){}.]+"
@@ -119,7 +122,7 @@ _RULES = tuple(
     re.compile(rule)
     for rule in (
         # markup
-        rf"(<(?:[!?][A-Za-z-][^>\r\n]*|/?{_NAME}(?: +{_NAME}(?: *= *(?:'[^'\r\n]*'|\"[^\"\r\n]*\"))?)* */?) *>)",
+        rf"({_TAG})",
         r"(&(?:(?i:lt|gt|amp|nbsp|mdash)|quot|apos|ndash);|&\#\d+;)",
         # words that are two
         r"((?i:can))(?i:not)",
@@ -145,7 +148,7 @@ _RULES = tuple(
         rf"([nN]{_APS}[tT])",
         rf"({_AP}\d\d)[ \n]",
         # addresses
-        rf"((?i:https?)://{_PATH})",
+        r"((?i:https?)://[^\s\"<>|(){}]+[^\s\"<>|()!?.,{}-])",
         rf"((?i:www)\.(?:{_HOST}\.)+[a-zA-Z]{{2,4}}(?:/{_PATH})?)",
         rf"((?:(?:[a-z#%&*+~]|[^\x00-\x7f\s])+\.)+(?i:com|net|org|edu)(?:/{_PATH})?)",
         rf"((?:&lt;|<)?[a-zA-Z0-9]{_BOX}@(?:{_MAIL_HOST}\.)*{_MAIL_HOST}(?:&gt;|>)?)",
@@ -159,7 +162,7 @@ _RULES = tuple(
         r"(\+{0,2}(?:\d{2,4}\.){1,2}\d{3,4}\.\d{3,5})",
         r"([A-Z]*\$|\#{2,}|@{2,}|<<|>>|[cC](?:\+\+|\#)|[fF]\#)",
         # abbreviations
-        rf"([A-Za-z])\.\s+(?:{_FIRST_WORDS}|{_FIRST_WORDS.upper()})\s",
+        rf"([A-Za-z])\.\s+(?:{_FIRST_WORDS}|{_FIRST_WORDS.upper()}|{_TAG})\s",
         r"((?:[A-Za-z]\.)+)",
         rf"((?i:{_TITLES})\.)",
         rf"((?:(?i:{_ENDINGS})|{_STATES}|{_STATES.upper()})\.)[\s\S]{{0,2}}",
@@ -201,4 +204,5 @@ _REWRITTEN = {
     **_QUOTES,
 }
 _INSIDE = re.compile(r"[()\u00ad ]|&(?:amp|lt|gt|nbsp|mdash);", re.IGNORECASE)
+_ADDRESS = re.compile(r"://|^www\.|\w@", re.IGNORECASE)
 _ENDING = re.compile(rf"{_AP}(?:[msd]|re|ve|ll)|n{_AP}t", re.IGNORECASE)
