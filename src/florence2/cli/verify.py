@@ -145,7 +145,7 @@ def agreement(ours: Answer, theirs_ids: Sequence[int], model: Florence2) -> Agre
     wanted, found = _boxes(theirs), _boxes(ours)
     if not wanted:
         return Agreement(tokens, None)
-    best = [max((_iou(box, other) for name, other in found if name == label), default=0.0) for label, box in wanted]
+    best = [max((_overlap(box, other) for name, other in found if name == label), default=0.0) for label, box in wanted]
     return Agreement(tokens, sum(best) / len(best))
 
 
@@ -157,12 +157,10 @@ def _boxes(answer: Answer) -> list[tuple[str, Box]]:
     return []
 
 
-def _iou(a: Box, b: Box) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    total = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
-    return shared / total if total > 0 else float(a == b)
+def _overlap(a: Box, b: Box) -> float:
+    from florence2.evaluation.metrics import boxes
+
+    return 1.0 if a == b else boxes.iou(a, b)  # bins can leave a box without an area; it still equals itself
 
 
 def _fetch(entry: Published, folder: Path | None, cached_only: bool) -> Path:
