@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -161,3 +163,10 @@ def test_mistakes_are_explained() -> None:
             score_answers(predicted, truth, task)  # type: ignore[arg-type]
     with pytest.raises(TaskError, match="no task"):
         score_answers([good], [good], "<NOTHING>")
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
+    heavy = {"torch", "pycocotools", "sklearn", "jiwer", "rapidfuzz", "scipy"}
+    code = f"import sys, florence2.evaluation; print(sorted({heavy!r} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"

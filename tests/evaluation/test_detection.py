@@ -319,6 +319,7 @@ def test_broken_truth_is_named() -> None:
         ({}, "no list of images"),
         ({**good, "images": []}, "lists no images"),
         ({**good, "images": good["images"] * 2}, "image 1 of the truth has the id 1, as another"),
+        ({**good, "images": [{"id": 1, "width": "x", "height": 5}]}, "the width of image 0 of the truth is 'x'"),
         ({**good, "categories": [{"id": 1}]}, "the name of category 0"),
         ({**good, "annotations": [{"image_id": 1, "category_id": 1}]}, "annotation 0 of the truth has no bbox"),
     ):

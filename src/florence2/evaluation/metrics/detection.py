@@ -185,8 +185,9 @@ class _Truth:
 def _truth(truth: Mapping[str, Any], kind: Kind, federated: bool) -> _Truth:
     images: dict[Any, tuple[int, int] | None] = {}
     for number, image in enumerate(_list(truth, "images")):
-        size = (image["width"], image["height"]) if "width" in image and "height" in image else None
-        images[_new(image, images, f"image {number} of the truth")] = size
+        what = f"image {number} of the truth"
+        sides = [int(_number(image, name, what)) for name in ("width", "height") if name in image]
+        images[_new(image, images, what)] = (sides[0], sides[1]) if len(sides) == 2 else None
     if not images:
         raise DataError("the truth lists no images; expected a COCO ground truth with images")
     categories: dict[Any, Entry] = {}

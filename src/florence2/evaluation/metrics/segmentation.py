@@ -68,7 +68,7 @@ def coco_score(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -
     overlap 0. Crowds and what is to be ignored are left out. None where there are no samples.
     """
     tools = library("pycocotools.mask")
-    sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"] if "width" in image}
+    sizes = {i["id"]: (i["width"], i["height"]) for i in truth["images"] if "width" in i and "height" in i}
     samples: dict[tuple[Any, Any], tuple[list[Any], list[Any]]] = {}
     names = {category["name"]: category["id"] for category in truth["categories"]}
     for side, entries in enumerate((results, truth["annotations"])):
