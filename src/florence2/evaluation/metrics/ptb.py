@@ -2,7 +2,7 @@
 
 Equal to Stanford's PTBTokenizer with the options and the removal of punctuation of ``pycocoevalcap``, which needs Java.
 The published figures of every captioner went through it, and an evaluation that cuts "don't" or "T-shirt" in another
-way cannot be put beside them. Own code, written from what that program answers to millions of probes; a caption is read
+way cannot be put beside them. Own code, fitted to what that program answers to millions of probes; a caption is read
 on its own, whatever stands behind it in a file.
 
 The rule is that of every lexer: at each place the longest match wins, then the first rule; what a rule wants to see
