@@ -144,8 +144,11 @@ class Batch:
         )
 
 
-def collate(samples: Sequence[Sample], tasks: Sequence[str], pad_id: int) -> Batch:
-    """``tasks`` are the names that count apart; the last one, "", takes all others."""
+def collate(samples: Sequence[Sample], tasks: Sequence[str], pad_id: int, grouped: bool = True) -> Batch:
+    """``tasks`` are the names that count apart; the last one, "", takes all others.
+
+    ``grouped=False`` pads all answers together: processes that share sharded weights must make the same calls.
+    """
     rows: dict[tuple[int, tuple[int, ...]], int] = {}
     answers: list[tuple[tuple[int, ...], int, int]] = []
     for photo, one in enumerate(samples):
@@ -154,7 +157,7 @@ def collate(samples: Sequence[Sample], tasks: Sequence[str], pad_id: int) -> Bat
             task = tasks.index(lesson.task) if lesson.task in tasks else len(tasks) - 1
             answers.append((lesson.answer, row, task))
     answers.sort(key=lambda answer: len(answer[0]))
-    cut = _cut([len(ids) for ids, _, _ in answers])
+    cut = _cut([len(ids) for ids, _, _ in answers]) if grouped else len(answers)
     parts = [
         Answers(
             pad([ids for ids, _, _ in part], IGNORE),

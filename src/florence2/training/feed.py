@@ -33,6 +33,8 @@ class Feed:
     rank: int
     processes: int
     micro: int
+    grouped: bool = True
+    """See ``batch.collate``."""
 
     def slots(self, step: int) -> list[list[int]]:
         """Of this process, in parts."""
@@ -42,7 +44,7 @@ class Feed:
 
     def batch(self, step: int, slots: Sequence[int]) -> Batch:
         samples = [self._sample(slot, self.size_at(step)) for slot in slots]
-        return collate(samples, self.tasks, self.tokenizer.pad_id)
+        return collate(samples, self.tasks, self.tokenizer.pad_id, self.grouped)
 
     def steps(self, start: int, stop: int, workers: int) -> Iterator[list[Batch]]:
         """The parts of step ``start``, of the next one, and so on up to ``stop``."""

@@ -132,6 +132,7 @@ class Trainer:
             world.rank,
             world.size,
             recipe.batch.micro,
+            grouped=not world.shards,
         )
         self.validation = Validation(
             self.data.held_out,

@@ -125,10 +125,10 @@ class Validation:
             if number % world.size == world.rank:
                 waiting.append(sample(number, drawn, self.size, self.tokenizer, self.limits))
             if len(waiting) == self.batch:
-                yield collate(waiting, self.tasks, self.tokenizer.pad_id)
+                yield collate(waiting, self.tasks, self.tokenizer.pad_id, grouped=not world.shards)
                 waiting = []
         if waiting:
-            yield collate(waiting, self.tasks, self.tokenizer.pad_id)
+            yield collate(waiting, self.tasks, self.tokenizer.pad_id, grouped=not world.shards)
 
 
 def _by_prefix(targets: Sequence[Target]) -> dict[str, list[Target]]:
