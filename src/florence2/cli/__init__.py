@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from florence2.cli import convert, data, doctor, evaluate, info, parse, run, tasks, verify
+from florence2.cli import convert, data, doctor, evaluate, info, parse, run, tasks, train, verify
 from florence2.errors import Florence2Error
 
 
@@ -57,6 +57,7 @@ app.command("convert")(convert.convert)
 app.command("tasks")(tasks.tasks)
 app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)
+app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 

@@ -99,7 +99,8 @@ class Mixture:
         """Raises Florence2Error where not one of several records can be used."""
         rng = random.Random(f"{self.seed} {slot}")
         number, index = self.locate(slot)
-        source, skipped = self.sources[number], []
+        source = self.sources[number]
+        skipped: list[str] = []
         for _ in range(TRIES):
             try:
                 record, photo = source.photos[index]

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -56,7 +57,9 @@ class Snapshots:
                 shutil.rmtree(stale)
         self.world.wait()
         with _quiet():
-            dcp.save(_state(module, optimizer, average), checkpoint_id=str(part), no_dist=self.world.size == 1)
+            state_dict_saver.save(
+                _state(module, optimizer, average), checkpoint_id=str(part), no_dist=self.world.size == 1
+            )
         self.world.wait()
         if self.world.leads:
             write_durably(part / "state.json", json.dumps({"step": step, "processes": self.world.size}))
@@ -76,8 +79,8 @@ class Snapshots:
         state = _state(module, optimizer, average)
         try:
             with _quiet():
-                dcp.load(state, checkpoint_id=str(path), no_dist=self.world.size == 1)
-        except (dcp.api.CheckpointException, RuntimeError, ValueError, KeyError) as error:
+                state_dict_loader.load(state, checkpoint_id=str(path), no_dist=self.world.size == 1)
+        except (CheckpointException, RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"the snapshot {path} does not fit this run ({str(error).strip().splitlines()[0]}); it was made with "
                 "another model or another choice of what learns"

@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from florence2 import checkpoints
 from florence2.checkpoints import Checkpoint
@@ -200,7 +200,8 @@ class Trainer:
             with world.accumulating(self.module, more=number + 1 < len(batches)):
                 with self._autocast():
                     losses: Losses = self.module(moved)
-                self.scaler.scale(losses.total * (world.scale / tokens)).backward()
+                scaled: Tensor = self.scaler.scale(losses.total * (world.scale / tokens))
+                torch.autograd.backward(scaled)
             finite = finite and bool(losses.total.isfinite())
             tally.add(batch, losses)
         self.scaler.unscale_(self.optimizer)
