@@ -1,4 +1,4 @@
-"""Two processes that talk through gloo learn what one learns; what two began one can finish, and the other way round."""
+"""Two processes that talk through gloo learn what one learns; what two began one can finish, and vice versa."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_workers_change_nothing(prepared: Path, uninterrupted: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_at_ten_moments(prepared: Path, uninterrupted: Path) -> None:
-    """One run, killed without warning again and again, in the middle of steps and of writing, ends with the same bits."""
+    """Killed without warning again and again, in the middle of steps and of writing, it ends with the same bits."""
     script = [sys.executable, "-m", "tests.training.killed", str(prepared), "killed", "10"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -14,6 +14,7 @@ import torch
 from florence2.checkpoints import Checkpoint
 from florence2.data.check import Report
 from florence2.errors import DataError
+from florence2.language.tokenizer import Tokenizer
 from florence2.training import parts, sources
 from florence2.training.mixture import Mixture
 from florence2.training.optimizer import factor, groups
@@ -49,7 +50,7 @@ def explain(recipe: Recipe, processes: int = 1) -> str:
         steps = recipe.schedule.steps or math.ceil(recipe.schedule.epochs * len(mixture) / recipe.batch.images)
         told += [
             "",
-            *_of_data(mixture, data, checkpoint),
+            *_of_data(mixture, data, checkpoint.tokenizer),
             "",
             *_of_steps(recipe, mixture, steps, checkpoint, processes),
         ]
@@ -74,14 +75,14 @@ def _of_model(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
         yield f"  LoRA of rank {recipe.lora.rank} on {', '.join(recipe.lora.targets)}; the adapter is what is saved"
 
 
-def _of_data(mixture: Mixture, data: sources.Prepared, checkpoint: Checkpoint) -> Iterator[str]:
+def _of_data(mixture: Mixture, data: sources.Prepared, tokenizer: Tokenizer) -> Iterator[str]:
     yield "Data"
     all_shares = sum(mixture.shares)
     for source, share in zip(mixture.sources, mixture.shares, strict=True):
         held = next((len(h.photos) for h in data.held_out if h.name == source.name), 0)
         out = f", {held:,} held out" if held else ""
-        yield f"  {source.name}: {len(source.photos):,} photos to learn from{out}; {share / all_shares:.1%} of those drawn"
-    counted, examples = _drawn(mixture)
+        yield f"  {source.name}: {len(source.photos):,} photos to learn from{out}; {share / all_shares:.1%} of the mixture"
+    counted, examples = _drawn(mixture, tokenizer)
     yield f"Answers, as drawn for the first {min(LOOKED_AT, len(mixture))} photos"
     for task, count in counted.most_common():
         prefix, suffix = examples[task]
@@ -90,14 +91,14 @@ def _of_data(mixture: Mixture, data: sources.Prepared, checkpoint: Checkpoint) -
     yield from _of_problems(data.report)
 
 
-def _drawn(mixture: Mixture) -> tuple[Counter[str], dict[str, tuple[str, str]]]:
+def _drawn(mixture: Mixture, tokenizer: Tokenizer) -> tuple[Counter[str], dict[str, tuple[str, str]]]:
     """How often each task is asked, and its first target as text."""
     counted: Counter[str] = Counter()
     examples: dict[str, tuple[str, str]] = {}
     for slot in range(min(LOOKED_AT, len(mixture))):
         for target in mixture.draw(slot).targets:
             counted[target.task] += 1
-            examples.setdefault(target.task, (target.prefix, str(target.answer)))
+            examples.setdefault(target.task, (target.prefix, target.suffix(tokenizer)))
     return counted, examples
 
 

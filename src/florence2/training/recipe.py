@@ -188,6 +188,8 @@ class ValidationChoice:
     """Data sets to validate on, beside what the training sources hold out."""
     every: int = 500
     """Steps."""
+    first: bool = False
+    """Validate before the first step too, to see what training changes."""
     records: int = 200
     """At most so many per source, the same every time."""
     answers: bool = False

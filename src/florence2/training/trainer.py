@@ -168,6 +168,8 @@ class Trainer:
         if workers is None:
             workers = 4 if self.world.device.type == "cuda" else 0
         done = start
+        if recipe.validation.first and not start and len(self.validation):
+            self._validate(0)
         for batches in self.feed.steps(start, self.steps, workers):
             norm, factor = self._step(done, batches, tally)
             done += 1
