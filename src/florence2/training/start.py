@@ -22,7 +22,7 @@ from florence2.language.tokenizer import Tokenizer
 from florence2.model import Florence2Model, initialise
 from florence2.training.batch import Limits
 from florence2.training.parts import freeze
-from florence2.training.recipe import DataChoice, Recipe
+from florence2.training.recipe import DataChoice, ModelChoice, Recipe
 from florence2.training.sources import expand
 
 PRESETS = {"nano": NANO, "base": BASE, "large": LARGE}
@@ -37,10 +37,13 @@ def begin_model(recipe: Recipe, folder: Path, device: torch.device, doing: Doing
     if choice.preset:
         checkpoint = _anew(recipe, folder, doing)
     else:
-        source = None if choice.source == "nano" and not Path("nano").exists() else choice.source
-        if source is not None and Path(source).expanduser().exists():
-            source = str(Path(source).expanduser())
-        checkpoint = checkpoints.load(source, dtype="float32", device="cpu")
+        checkpoint = checkpoints.load(source_of(choice), dtype="float32", device="cpu")
+    return fitted(checkpoint, recipe, device)
+
+
+def fitted(checkpoint: Checkpoint, recipe: Recipe, device: torch.device) -> Checkpoint:
+    """On the device, with the recipe's words, size and adapter; what does not learn is frozen."""
+    choice = recipe.model
     if choice.new_words:
         checkpoint = extend_vocabulary(checkpoint, choice.new_words)
     checkpoint = _with_size(checkpoint, recipe)
@@ -52,6 +55,26 @@ def begin_model(recipe: Recipe, folder: Path, device: torch.device, doing: Doing
     model.vision.gradient_checkpointing = "vision" in recompute
     model.text.encoder.gradient_checkpointing = model.text.decoder.gradient_checkpointing = "text" in recompute
     return checkpoint
+
+
+def source_of(choice: ModelChoice) -> str | None:
+    """What ``checkpoints.load`` takes: None is the embedded model."""
+    if choice.source == "nano" and not Path("nano").exists():
+        return None
+    path = expand(choice.source)
+    return str(path) if path.exists() else choice.source
+
+
+def begin_tokenizer(recipe: Recipe, folder: Path, doing: Doing) -> Tokenizer:
+    """With ``preset``: the one that is named, that of an earlier start of the run, or one trained on the data."""
+    if recipe.model.tokenizer:
+        return Tokenizer.load(expand(recipe.model.tokenizer))
+    if (folder / "tokenizer").is_dir():
+        return Tokenizer.load(folder / "tokenizer")
+    preset = PRESETS[recipe.model.preset]
+    tokenizer = Tokenizer.train(_texts(recipe, doing), recipe.model.vocab_size or preset.text.vocab_size)
+    tokenizer.save(folder / "tokenizer")
+    return tokenizer
 
 
 def limits_of(recipe: Recipe, checkpoint: Checkpoint) -> Limits:
@@ -80,22 +103,17 @@ def _with_size(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:
 
 
 def _anew(recipe: Recipe, folder: Path, doing: Doing) -> Checkpoint:
-    preset = PRESETS[recipe.model.preset]
-    if recipe.model.tokenizer:
-        tokenizer = Tokenizer.load(expand(recipe.model.tokenizer))
-    elif (folder / "tokenizer").is_dir():
-        tokenizer = Tokenizer.load(folder / "tokenizer")
-    else:
-        tokenizer = Tokenizer.train(_texts(recipe, doing), recipe.model.vocab_size or preset.text.vocab_size)
-        tokenizer.save(folder / "tokenizer")
-    config = _fitting(preset, tokenizer)
+    tokenizer = begin_tokenizer(recipe, folder, doing)
+    config = config_of(recipe, tokenizer)
     torch.manual_seed(recipe.seed)
     return Checkpoint(
         initialise(Florence2Model(config)), tokenizer, config, source=f"{recipe.model.preset} from scratch"
     )
 
 
-def _fitting(preset: Florence2Config, tokenizer: Tokenizer) -> Florence2Config:
+def config_of(recipe: Recipe, tokenizer: Tokenizer) -> Florence2Config:
+    """The preset with a vocabulary as large as the tokenizer."""
+    preset = PRESETS[recipe.model.preset]
     return dataclasses.replace(preset, text=dataclasses.replace(preset.text, vocab_size=tokenizer.vocab_size))
 
 
