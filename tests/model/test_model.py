@@ -12,6 +12,7 @@ from florence2.config import BASE, LARGE, NANO, Florence2Config
 from florence2.errors import ConfigError, ImageError
 from florence2.model import Florence2Model
 from florence2.model.bart import additive_mask
+from florence2.model.davit import Block, WindowAttention
 from tests.model.tiny import TINY, tiny_model
 
 # --- sizes ------------------------------------------------------------------------------------------------------
@@ -120,6 +121,36 @@ def test_drop_path_only_in_training() -> None:
         model.train()
         torch.manual_seed(0)
         assert not torch.equal(model.vision(x), model.vision(x))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_drop_path_drops_is_not_computed_and_not_missed(seed: int) -> None:
+    """Same draws, same numbers and gradients as with everything computed and the dropped samples set to zero."""
+    torch.manual_seed(seed)
+    block = Block(8, WindowAttention(8, 2, 3), drop_path=0.5).train()
+    x = torch.randn(5, 6, 6, 8, requires_grad=True)
+    torch.manual_seed(seed)
+    first, second = torch.rand(5) < 0.5, torch.rand(5) < 0.5
+    assert not first.all()
+    assert first.any()
+
+    def masked(x: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        x = x + block.conv1(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = x + block.attention(block.norm1(x)) * 2 * first[:, None, None, None]
+        x = x + block.conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x + block.mlp(block.norm2(x)) * 2 * second[:, None, None, None]
+
+    leaves = [x, *block.parameters()]
+    torch.manual_seed(seed)
+    ours, expected = block(x), masked(x, first, second)
+    assert_close(ours, expected)
+    for mine, other in zip(
+        torch.autograd.grad(ours.square().sum(), leaves),
+        torch.autograd.grad(expected.square().sum(), leaves),
+        strict=True,
+    ):
+        assert_close(mine, other, atol=1e-4, rtol=1e-4)
+    assert (ours - masked(x, ~first, second)).abs().max() > 0.01
 
 
 # --- prompts and answers ----------------------------------------------------------------------------------------

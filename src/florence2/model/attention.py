@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from florence2.model.dropout import dropout as drop
+
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False, dropout: float = 0.0
@@ -26,5 +28,5 @@ def attend(
             scores = scores.masked_fill(future, float("-inf"))
         elif mask is not None:
             scores = scores + mask
-        return F.dropout(scores.softmax(-1), dropout, training=dropout > 0) @ v
+        return drop(scores.softmax(-1), dropout) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from florence2.config import TextConfig
 from florence2.errors import ConfigError
 from florence2.model.attention import attend
+from florence2.model.dropout import dropout
 from florence2.model.linear import Linear, linear
 
 FIRST_POSITION = 2
@@ -306,7 +307,7 @@ def _with_positions(stack: Encoder | Decoder, embeds: Tensor, start: int) -> Ten
 
 
 def _dropout(module: Encoder | Decoder | EncoderLayer | DecoderLayer | FeedForward, x: Tensor) -> Tensor:
-    return F.dropout(x, module.dropout, training=module.training)
+    return dropout(x, module.dropout) if module.training else x
 
 
 def _clamp_half(x: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ The depthwise 3x3 convolutions of the blocks are the only positional encoding. N
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -113,17 +115,22 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C)
         x = x + _convolve(self.conv1, x)
-        x = x + self._drop(self.attention(self.norm1(x)))
+        x = self._plus(x, lambda x: self.attention(self.norm1(x)))
         x = x + _convolve(self.conv2, x)
-        return x + self._drop(self.mlp(self.norm2(x)))
+        return self._plus(x, lambda x: self.mlp(self.norm2(x)))
 
-    def _drop(self, branch: Tensor) -> Tensor:
-        """Stochastic depth: drop the branch of a whole sample, scale the survivors."""
+    def _plus(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        """x + branch(x); in training with stochastic depth: whole samples go without, the others get it scaled."""
         if not self.training or self.drop_path == 0.0:
-            return branch
+            return x + branch(x)
         keep = 1.0 - self.drop_path
-        survives = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) < keep
-        return branch * (survives / keep).to(branch.dtype)
+        survives = torch.rand(x.shape[0], device=x.device) < keep
+        # Only a CPU knows at once which samples these are; a GPU would have to be waited for. One at least is computed,
+        # so that every parameter has a gradient, be it zero.
+        if x.device.type == "cpu" and not torch.compiler.is_compiling() and survives.any() and not survives.all():
+            rows = survives.nonzero().squeeze(1)
+            return x.index_add(0, rows, branch(x[rows]) / keep)
+        return x + branch(x) * (survives / keep).to(x.dtype)[:, None, None, None]
 
 
 class WindowAttention(nn.Module):
