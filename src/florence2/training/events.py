@@ -42,7 +42,7 @@ class Progressed:
 class Validated:
     step: int
     figures: Mapping[str, float]
-    """By name: "loss", "<OD> loss", "<OD> accuracy" of tokens, "<OD> AP50" ..."""
+    """By name: "loss", "<OD> loss", "<OD> token accuracy", "<OD> AP50" ..."""
     best: bool
     """Better than ever before in this run."""
 

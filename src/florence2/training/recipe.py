@@ -28,6 +28,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+SMALLEST = 32
+"""Pixels of a side: what DaViT makes one position of."""
 Part = Literal["vision", "projector", "embedding", "encoder", "decoder", "text"]
 """Parts of the model; "text" is embedding, encoder and decoder."""
 
@@ -54,6 +56,13 @@ class ModelChoice:
     def __post_init__(self) -> None:
         if (self.tokenizer or self.vocab_size) and not self.preset:
             raise ConfigError("tokenizer and vocab_size go with preset; a source brings its own")
+        if self.preset and self.source != "nano":
+            raise ConfigError(
+                f"preset {self.preset!r} begins with random weights and source {self.source!r} with trained ones; "
+                "give one of the two"
+            )
+        if self.vocab_size < 0:
+            raise ConfigError(f"vocab_size is {self.vocab_size}, expected a number of words, or 0 for the preset's")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +85,11 @@ class DataChoice:
     hold_out: float = 0.0
     """Share of the records, chosen by their id, that is kept for validation."""
     order: Order = "given"
+    """Of boxes in an answer: given (as in the data), random, raster (from the top left, row by row), area."""
     negatives: int = 1
+    """Absent classes that open-vocabulary detection is asked for, per photo."""
     max_points: int | None = None
+    """Outlines of more points are thinned out."""
     augment: Augment | None = None
     """Instead of the recipe's ``augment``."""
 
@@ -90,6 +102,12 @@ class DataChoice:
             raise ConfigError(f"weight is {self.weight}, expected more than 0; remove the source to leave it out")
         if self.order not in ORDERS:
             raise ConfigError(f"order is {self.order!r}, expected one of {', '.join(ORDERS)}")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit is {self.limit}, expected at least 1; leave it out to take all records")
+        if self.negatives < 0:
+            raise ConfigError(f"negatives is {self.negatives}, expected 0 or more")
+        if self.max_points is not None and self.max_points < 3:
+            raise ConfigError(f"max_points is {self.max_points}; an outline has at least 3")
         given = self.tasks if isinstance(self.tasks, dict) else dict.fromkeys(self.tasks, 1.0)
         for name, weight in given.items():
             if weight <= 0:
@@ -115,8 +133,11 @@ class BatchSize:
     """Processes per rank that prepare photos; 0: the training process itself. Not given: 4 beside a GPU, else 0."""
 
     def __post_init__(self) -> None:
-        if self.images < 1 or self.micro < 0 or self.targets < 0 or (self.workers or 0) < 0:
-            raise ConfigError("images must be at least 1; micro, targets and workers must not be negative")
+        if self.images < 1:
+            raise ConfigError(f"images is {self.images}, expected at least 1")
+        for name, value in (("micro", self.micro), ("targets", self.targets), ("workers", self.workers or 0)):
+            if value < 0:
+                raise ConfigError(f"{name} is {value}, expected 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,24 +158,43 @@ class OptimizerChoice:
     """Decay of the running average of the weights that is validated and saved, such as 0.999; 0: none."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.layer_decay <= 0 or not 0 <= self.ema < 1 or self.clip < 0:
-            raise ConfigError("expected lr > 0, layer_decay > 0, 0 <= ema < 1 and clip >= 0")
+        shares = (("betas[0]", self.betas[0]), ("betas[1]", self.betas[1]), ("ema", self.ema))
+        for name, value in shares:
+            if not 0 <= value < 1:
+                raise ConfigError(f"{name} is {value}, expected a share from 0 to below 1")
+        for name, value in (("lr", self.lr), ("eps", self.eps)):
+            if not value > 0:
+                raise ConfigError(f"{name} is {value}, expected more than 0")
+        for name, value in (("weight_decay", self.weight_decay), ("clip", self.clip)):
+            if not value >= 0:
+                raise ConfigError(f"{name} is {value}, expected 0 or more")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"layer_decay is {self.layer_decay}, expected a factor above 0, at most 1")
+        for part, scale in self.lr_scale.items():
+            if not scale > 0:
+                raise ConfigError(f"lr_scale.{part} is {scale}, expected more than 0; model.freeze stops a part")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     steps: int = 0
+    """Of the optimiser."""
     epochs: float = 0.0
     """Instead of ``steps``: passes over as many photos as the data has."""
     warmup: int = 0
     """Steps in which the learning rate rises."""
     shape: Literal["cosine", "linear", "constant"] = "cosine"
+    """How it falls behind the warm-up."""
     floor: float = 0.0
     """Share of the learning rate that is left at the end."""
 
     def __post_init__(self) -> None:
-        if (self.steps > 0) == (self.epochs > 0):
+        if (self.steps > 0) == (self.epochs > 0) or min(self.steps, self.epochs) < 0:
             raise ConfigError(f"give steps or epochs, one of the two; found steps {self.steps}, epochs {self.epochs}")
+        if self.warmup < 0:
+            raise ConfigError(f"warmup is {self.warmup}, expected a number of steps, 0 or more")
+        if not 0 <= self.floor <= 1:
+            raise ConfigError(f"floor is {self.floor}, expected a share from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +203,12 @@ class Resolution:
     """Side in pixels, or (height, width)."""
     until: float = 1.0
     """Share of the steps at which it ends."""
+
+    def __post_init__(self) -> None:
+        if min(self.pixels) < SMALLEST:
+            raise ConfigError(f"size is {self.size}, expected at least {SMALLEST} pixels")
+        if not 0 < self.until <= 1:
+            raise ConfigError(f"until is {self.until}, expected a share of the steps above 0, at most 1")
 
     @property
     def pixels(self) -> tuple[int, int]:
@@ -173,13 +219,16 @@ class Resolution:
 @dataclass(frozen=True, kw_only=True)
 class LossChoice:
     label_smoothing: float = 0.0
+    """Share of the truth that is spread over all tokens."""
     location_spread: float = 0.0
     """Standard deviation, in bins, of a Gaussian over which the truth of a location token is spread: its neighbours
     are nearly right. Helps where data is little; 0 is the paper's loss."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1 or self.location_spread < 0:
-            raise ConfigError("expected 0 <= label_smoothing < 1 and location_spread >= 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"label_smoothing is {self.label_smoothing}, expected a share from 0 to below 1")
+        if not self.location_spread >= 0:
+            raise ConfigError(f"location_spread is {self.location_spread}, expected 0 or more bins")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,13 +246,30 @@ class ValidationChoice:
     best: str = "loss"
     """The figure that decides which model is kept as best, such as "loss" or "<OD> AP50"."""
 
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.records < 1:
+            raise ConfigError(f"every is {self.every} and records {self.records}, expected at least 1 of each")
+        if self.best.startswith("<"):
+            tasks.get(self.best.partition(" ")[0])
+        if not self.answers and not self.best.endswith(("loss", "token accuracy")):
+            raise ConfigError(
+                f"best is {self.best!r}, a figure of answers; set answers = true, or name one of losses and tokens, "
+                'such as "loss" or "<OD> loss"'
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SaveChoice:
     every: int = 500
     """Steps between two snapshots."""
     keep: int = 2
-    """Snapshots that stay; the best model is kept beside them."""
+    """Snapshots that stay, the last ones; 0: all. The best model is kept beside them."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ConfigError(f"every is {self.every}, expected at least 1 step")
+        if self.keep < 0:
+            raise ConfigError(f"keep is {self.keep}, expected a number of snapshots, or 0 for all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +277,11 @@ class LogChoice:
     every: int = 10
     """Steps between two lines of log.jsonl."""
     tensorboard: bool = True
+    """Also write curves for TensorBoard."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ConfigError(f"every is {self.every}, expected at least 1 step")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,10 +291,15 @@ class Preflight:
     problems: Literal["stop", "skip"] = "stop"
     """What happens where there are problems: stop, or leave these records out (then all are checked)."""
 
+    def __post_init__(self) -> None:
+        if self.records < 0:
+            raise ConfigError(f"records is {self.records}, expected 0 (all) or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the arithmetic; weights and optimiser stay float32. auto: bf16 on GPUs that have it, else fp32."""
     distributed: Literal["ddp", "fsdp"] = "ddp"
@@ -236,11 +312,15 @@ class Recipe:
     """Folder of the run: snapshots, logs, the trained model."""
     schedule: Schedule
     data: dict[str, DataChoice]
+    """By names of your choice."""
     seed: int = 0
+    """Decides everything that is drawn; the same recipe gives the same run."""
     model: ModelChoice = ModelChoice()
     lora: LoraSettings | None = None
+    """Train an adapter, and nothing else."""
     batch: BatchSize = BatchSize()
     augment: Augment = field(default_factory=Augment)
+    """How photos and their records are changed before they are learned from."""
     optimizer: OptimizerChoice = OptimizerChoice()
     loss: LossChoice = LossChoice()
     resolution: tuple[Resolution, ...] = ()
@@ -261,8 +341,8 @@ class Recipe:
         ends = [stage.until for stage in self.resolution]
         if ends and (sorted(ends) != ends or ends[-1] != 1.0):
             raise ConfigError(f"resolution: until must rise to 1.0, found {ends}")
-        if self.lora is not None and self.model.freeze:
-            raise ConfigError("lora freezes the whole model but its adapters; leave out model.freeze")
+        if self.lora is not None:
+            _check_lora(self.model)
         if self.lora is not None and self.run.distributed == "fsdp":
             raise ConfigError("lora trains so little that fsdp saves nothing; use ddp")
         if self.run.precision == "fp16" and self.run.distributed == "fsdp":
@@ -295,6 +375,19 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, all defaults written out."""
         return dataclasses.asdict(self)
+
+
+def _check_lora(model: ModelChoice) -> None:
+    """An adapter is saved without its model: whoever loads it must be able to get the same one."""
+    if model.freeze:
+        raise ConfigError("lora freezes the whole model but its adapters; leave out model.freeze")
+    if model.preset:
+        raise ConfigError("lora saves an adapter without its model, and random weights are nowhere else; give a source")
+    if model.new_words:
+        raise ConfigError(
+            "lora saves an adapter without the new words; save a model that has them first (docs/adapters.md) and name "
+            "it as model.source"
+        )
 
 
 def _change(change: str) -> tuple[str, Any]:

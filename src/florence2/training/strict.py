@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -75,7 +76,10 @@ def _convert(hint: Any, value: Any, where: str, root: type) -> Any:
         return _tuple(arguments, value, where, root)
     if origin is dict:
         return {
-            key: _convert(arguments[1], inner, _path(where, key), root) for key, inner in _mapping(value, where).items()
+            _convert(arguments[0], key, f"a name in {where}", root): _convert(
+                arguments[1], inner, _path(where, key), root
+            )
+            for key, inner in _mapping(value, where).items()
         }
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, where, root)
@@ -85,21 +89,33 @@ def _convert(hint: Any, value: Any, where: str, root: type) -> Any:
         raise ConfigError(f"{where} is {value!r}")
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{where} is {value!r}, expected {_NAMES.get(hint, hint.__name__)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} is {value}, expected a finite number")
     return value
 
 
 def _one_of(hints: tuple[Any, ...], value: Any, where: str, root: type) -> Any:
-    """The first type of a union that fits; the last error if none does."""
+    """As the one type of a union that is of the value's kind: a table, a list or a plain value."""
     if value is None and type(None) in hints:
         return None
-    problem = ConfigError(f"{where} is {value!r}")
-    for hint in hints:
-        if hint is not type(None):
-            try:
-                return _convert(hint, value, where, root)
-            except ConfigError as error:
-                problem = error
-    raise problem
+    given = [hint for hint in hints if hint is not type(None)]
+    fitting = [hint for hint in given if _kind(hint) is _kind_of(value)]
+    if not fitting:
+        expected = " or ".join(_NAMES[hint] if hint in _NAMES else _KINDS[_kind(hint)] for hint in given)
+        raise ConfigError(f"{where} is {value!r}, expected {expected}")
+    return _convert(fitting[0], value, where, root)
+
+
+def _kind(hint: Any) -> type:
+    """dict for tables, tuple for lists, object for plain values."""
+    if dataclasses.is_dataclass(hint):
+        return dict
+    origin = typing.get_origin(hint)
+    return origin if origin in (dict, tuple) else object
+
+
+def _kind_of(value: Any) -> type:
+    return dict if isinstance(value, Mapping) else tuple if isinstance(value, (list, tuple)) else object
 
 
 def _tuple(hints: tuple[Any, ...], value: Any, where: str, root: type) -> tuple[Any, ...]:
@@ -123,7 +139,7 @@ def _unknown(name: str, fields: Mapping[str, Any], where: str, root: type) -> st
     place = f"[{where}]" if where else "the recipe"
     near = difflib.get_close_matches(name, fields, 1)
     elsewhere = [path for path in _paths(root) if path.rsplit(".", 1)[-1] == name]
-    if elsewhere and not near:
+    if elsewhere:
         return f"{place} knows no such name; it belongs to {' or '.join(elsewhere)}"
     far = difflib.get_close_matches(name, [path.rsplit(".", 1)[-1] for path in _paths(root)], 1)
     if near or not far:
@@ -152,4 +168,5 @@ def _listed(values: tuple[Any, ...]) -> str:
     return " or ".join(repr(value) for value in values)
 
 
+_KINDS: dict[type, str] = {dict: "a table of names", tuple: "a list"}
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}

@@ -82,10 +82,10 @@ class Validation:
         loss, tokens, right = (row.tolist() for row in sums)
         if not sum(tokens):
             return {}
-        figures = {"loss": sum(loss) / sum(tokens), "accuracy": sum(right) / sum(tokens)}
+        figures = {"loss": sum(loss) / sum(tokens), "token accuracy": sum(right) / sum(tokens)}
         for i, name in enumerate(self.tasks):
             if tokens[i]:
-                figures |= {f"{name} loss": loss[i] / tokens[i], f"{name} accuracy": right[i] / tokens[i]}
+                figures |= {f"{name} loss": loss[i] / tokens[i], f"{name} token accuracy": right[i] / tokens[i]}
         return figures
 
     def answers(self, checkpoint: Checkpoint, doing: Doing) -> dict[str, float]:
