@@ -15,7 +15,7 @@ from florence2.model import Florence2Model
 PREFIXES: dict[str, tuple[str, ...]] = {
     "vision": ("vision.",),
     "projector": ("projector.",),
-    "embedding": ("text.shared.",),
+    "embedding": ("text.shared.", "text.head."),  # one matrix; an adapter on its second use has a module of its own
     "encoder": ("text.encoder.",),
     "decoder": ("text.decoder.",),
     "text": ("text.",),
@@ -125,6 +125,8 @@ def depth(name: str, model: Florence2Model) -> int:
     if name.startswith("vision."):  # the patch embedding of a stage counts as the block that follows it
         stage = int(name.split(".")[2])
         return below_encoder + 2 + sum(vision.depths[stage:]) - 1 + (1 if stage == 0 else 0)
+    if name.startswith("text.head."):
+        return 0
     if name.startswith("text.decoder."):
         return below_decoder
     if name.startswith("text."):
