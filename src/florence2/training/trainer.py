@@ -33,7 +33,7 @@ from florence2.checkpoints.load import build
 from florence2.errors import ConfigError, Florence2Error
 from florence2.language.tasks import TASKS
 from florence2.model.florence2 import Florence2Model
-from florence2.training import parts, sources, strict
+from florence2.training import memory, parts, sources, strict
 from florence2.training.batch import Batch
 from florence2.training.culprit import write_culprit
 from florence2.training.events import Finished, Plan, Progressed, Validated, Watcher
@@ -63,7 +63,8 @@ def train(recipe: Recipe, resume: bool = False, watchers: Sequence[Watcher] | No
     """
     world = join(recipe.run.device, recipe.run.distributed)
     try:
-        return Trainer(recipe, world, [Terminal()] if watchers is None else watchers).fit(resume)
+        with memory.kept() if world.device.type == "cpu" else contextlib.nullcontext():
+            return Trainer(recipe, world, [Terminal()] if watchers is None else watchers).fit(resume)
     finally:
         leave()
 
