@@ -154,7 +154,7 @@ class Trainer:
         peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.rate = LearningRate(self.optimizer, peaks, recipe.schedule, self.steps)
         self.average = Average(model, recipe.optimizer.ema) if recipe.optimizer.ema else None
-        self.precision = _precision(recipe.run.precision, world.device)
+        self.precision = precision_of(recipe.run.precision, world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.precision is torch.float16)
         self.trained = [p for p in model.parameters() if p.requires_grad]
 
@@ -371,7 +371,7 @@ def _norm(parameters: list[nn.Parameter], clip: float) -> float:
     return float(whole.item())
 
 
-def _precision(name: str, device: torch.device) -> torch.dtype:
+def precision_of(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if bf16 else torch.float32

@@ -104,7 +104,7 @@ def join(device: str = "auto", strategy: Literal["ddp", "fsdp"] = "ddp") -> Worl
 
     GPUs talk through NCCL, processors through gloo. Raises ConfigError for a device that does not exist.
     """
-    chosen = _device(device)
+    chosen = device_of(device)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 and "RANK" not in os.environ:
         return World(chosen, strategy=strategy)
@@ -120,7 +120,8 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Raises ConfigError for a device that does not exist."""
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
