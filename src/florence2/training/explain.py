@@ -387,7 +387,7 @@ def _percent(share: float) -> str:
 def _shown(example: Example) -> str:
     """A target as text, on one line."""
     prefix, suffix = (" ".join(text.split()) for text in (example.prefix, example.suffix))
-    line = f"{_cut(prefix, WIDTH // 2)} -> {suffix or '(nothing)'}"
+    line = f"{_cut(prefix, 2 * WIDTH // 3)} -> {suffix or '(nothing)'}"
     return _cut(line, WIDTH - 6)
 
 
