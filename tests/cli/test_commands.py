@@ -46,7 +46,16 @@ FLAGS = {
     "verify": {"--photos", "--device", "--dtype"},
     "data check": {"--task", "-t", "--limit", "--from", "--model", "-m", "--json"},
     "data convert": {"--format", "-f", "--from"},
-    "data show": {"--output", "-o", "--count", "--columns", "--from"},
+    "data show": {
+        *("--output", "-o", "--count", "--columns", "--from"),
+        *("--augment", "--flip", "--crop", "--shrink", "--colour", "--recipe", "--seed"),
+    },
+    "data scenes": {
+        *("--count", "-n", "--format", "-f", "--seed", "--size", "--objects", "--words", "--labels"),
+        *("--cutouts", "--backgrounds", "--vocabulary", "--fonts", "--png"),
+    },
+    "train": {"--explain", "--resume", "--set", "--output", "-o"},
+    "evaluate": {"--predictions", "--truth", "--task", "-t", "--json", "--tokenized"},
 }
 """Frozen: people's scripts hold them. Add to it with thought, take from it never."""
 
