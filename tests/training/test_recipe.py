@@ -218,6 +218,24 @@ def test_set(file: Path, change: str, found: Any) -> None:
     assert found(Recipe.load(file, [change]))
 
 
+@pytest.mark.parametrize(
+    ("written", "change", "found"),
+    [
+        ("data.mine.scenes.count = 5", "data.mine.path=photos", lambda r: r.data["mine"].scenes is None),
+        ('data.mine.path = "photos"', "data.mine.scenes={count = 5}", lambda r: r.data["mine"].path == ""),
+        ("schedule.steps = 5", "schedule.epochs=2", lambda r: r.schedule == recipe.Schedule(epochs=2.0)),
+        ('model.source = "photos"', "model.preset=base", lambda r: r.model.preset == "base"),
+    ],
+)
+def test_one_alternative_takes_the_place_of_the_other(tmp_path: Path, written: str, change: str, found: Any) -> None:
+    others = ['output = "a"', "schedule.steps = 10", 'data.mine.path = "x"']
+    rest = [line for line in others if line.split(".")[0] != written.split(".")[0]]
+    path = tmp_path / "recipe.toml"
+    path.write_text("\n".join([*rest, written]))
+    assert not found(Recipe.load(path))
+    assert found(Recipe.load(path, [change]))
+
+
 def test_the_last_set_wins(file: Path) -> None:
     assert Recipe.load(file, ["seed=1", "seed=2"]).seed == 2
 

@@ -352,6 +352,9 @@ class Recipe:
     def load(cls, path: str | Path, changes: Iterable[str] = ()) -> Recipe:
         """Reads a TOML file; ``changes`` are ``table.name=value`` with the value as TOML writes it.
 
+        A change of one of two alternatives (``path`` and ``scenes`` of a source, ``steps`` and ``epochs``, ``source``
+        and ``preset`` of the model) takes the place of the other.
+
         Raises ConfigError where the file is missing, is no TOML, or says something that no recipe can say.
         """
         path = Path(path)
@@ -362,7 +365,9 @@ class Recipe:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is no TOML: {error}") from error
         for change in changes:
-            strict.assign(table, *_change(change))
+            place, value = _change(change)
+            strict.assign(table, place, value)
+            _drop_alternative(table, place)
         try:
             return cls.from_dict(table)
         except ConfigError as error:
@@ -388,6 +393,19 @@ def _check_lora(model: ModelChoice) -> None:
             "lora saves an adapter without the new words; save a model that has them first (docs/adapters.md) and name "
             "it as model.source"
         )
+
+
+_EITHER = (("path", "scenes"), ("steps", "epochs"), ("source", "preset"))
+
+
+def _drop_alternative(table: dict[str, Any], place: str) -> None:
+    """What was set takes the place of what it cannot go together with."""
+    *parents, name = place.split(".")
+    for parent in parents:
+        table = table[parent]
+    for pair in _EITHER:
+        if name in pair:
+            table.pop(pair[1 - pair.index(name)], None)
 
 
 def _change(change: str) -> tuple[str, Any]:
