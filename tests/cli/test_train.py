@@ -59,7 +59,7 @@ def test_explain_does_nothing(call: Run, folder: Path) -> None:
     result = call("train", folder / "recipe.toml", "--explain")
     assert result.exit_code == 0, result.stderr
     assert "3 of 2 photos" in result.stdout
-    assert str(folder / "model") in result.stdout
+    assert "<OD> -> dog<loc_" in result.stdout
     assert sorted(folder.rglob("*")) == before
     changed = call("train", folder / "recipe.toml", "--explain", "--set", "schedule.steps=7")
     assert "7 of 2 photos" in changed.stdout
@@ -99,7 +99,10 @@ def test_resume(call: Run, folder: Path, tmp_path: Path) -> None:
         (("--set", "schedule.steps=0"), "give steps or epochs"),
         (("--set", "data.small.path=nowhere"), "nowhere does not exist"),
         (("--set", "model.source=./nowhere"), "nowhere"),
-        (("--set", "data.small.tasks=['<DETAILED_CAPTION>']"), "none of its records can teach <DETAILED_CAPTION>"),
+        (
+            ("--set", "data.small.tasks=['<CAPTION_TO_PHRASE_GROUNDING>']"),
+            "none of its records can teach <CAPTION_TO_PHRASE_GROUNDING>",
+        ),
         (("--set", "run.device=abacus"), "run.device is 'abacus'"),
     ],
 )
@@ -108,7 +111,7 @@ def test_mistakes_end_in_one_paragraph(
 ) -> None:
     result = call("train", folder / "recipe.toml", "-o", tmp_path / "run", *arguments)
     assert result.exit_code == 2
-    said = result.stderr[result.stderr.index("error: ") :]
+    said = result.stderr[result.stderr.index("florence2: ") :]
     assert words in " ".join(said.split())
     assert "\n\n" not in said.strip()
     assert "Traceback" not in result.stderr
