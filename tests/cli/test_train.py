@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from florence2 import Florence2
+from florence2.training.trainer import Trainer
 from tests.cli.conftest import Run
 from tests.training import small
 
@@ -91,6 +93,23 @@ def test_resume(call: Run, folder: Path, tmp_path: Path) -> None:
     assert steps(tmp_path / "run") == [1, 2, 3]
 
 
+def test_a_signal_is_no_failure(call: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer._step
+
+    def interrupted(self: Trainer, number: int, *rest: object) -> object:
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, number, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    stopped = call("train", folder / "recipe.toml", "-o", tmp_path / "run")
+    assert (stopped.exit_code, "stopped at step 2 of 3; --resume goes on from there" in stopped.stderr) == (0, True)
+    assert not (tmp_path / "run" / "model").exists()
+    monkeypatch.undo()
+    assert call("train", folder / "recipe.toml", "-o", tmp_path / "run", "--resume").exit_code == 0
+    assert steps(tmp_path / "run") == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -135,3 +154,40 @@ def test_in_a_process_of_its_own(folder: Path, tmp_path: Path) -> None:
     assert wrong.returncode == 2
     assert "did you mean 'seed'" in " ".join(wrong.stderr.split())
     assert "Traceback" not in wrong.stderr
+
+
+# Two processes
+
+
+def together(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """``torchrun`` with two processes that talk through gloo."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "florence2", "train", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_speaks(folder: Path, tmp_path: Path) -> None:
+    done = together(folder / "recipe.toml", "-o", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    told = done.stderr.splitlines()
+    assert len([line for line in told if line.startswith("done: ")]) == 1
+    assert len([line for line in told if line.startswith("step 3")]) == 1
+    assert steps(tmp_path / "run") == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_explains(folder: Path) -> None:
+    explained = together(folder / "recipe.toml", "--explain")
+    assert explained.returncode == 0, explained.stderr
+    assert explained.stdout.count("Learning rate") == 1
+    assert "each of 2 processes (ddp) takes 1 x 1 photos" in explained.stdout
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_complains(folder: Path) -> None:
+    wrong = together(folder / "recipe.toml", "--set", "optimizer.lrr=1")
+    assert wrong.returncode != 0
+    assert wrong.stderr.count("florence2: ") == 1
+    assert "did you mean 'lr'" in wrong.stderr
