@@ -177,11 +177,39 @@ def test_the_terminal_tells_the_way(tmp_path: Path, terminal: bool) -> None:
     for line in (
         "reading small",
         "10 steps of 4 photos in runs/a",
-        "step 1  loss 9.0000  lr 1.00e-04  8.1 photos/s  <OD> 9.500  other 8.500",
-        "validation at step 4 (best)  loss 1.5  <OD> AP50 0.25",
+        "step 1  loss 9.0000  lr 1.00e-04  8.1 photos/s, 0:04 left  <OD> 9.500  other 8.500",  # 9 x 4 photos
+        "validation at step 4 (best)  loss 1.5  <OD>  AP50 0.25",
         "stopped at step 4 of 10; --resume goes on from there",
     ):
         assert f"{line}\n" in text
+
+
+def test_the_terminal_gives_each_task_a_line(tmp_path: Path) -> None:
+    watcher, console = told(terminal=False)
+    figures = {"loss": 1.5, "<OD> loss": 2.0, "<OD> AP50": 0.0, "<CAPTION> loss": 1.0, "<CAPTION> BLEU4": 2e-6}
+    watcher.validated(Validated(7, {**figures, " loss": 12345.678}, best=False))
+    assert console.export_text().splitlines() == [
+        "validation at step 7  loss 1.5",
+        "  <OD>       loss 2  AP50 0",
+        "  <CAPTION>  loss 1  BLEU4 0",
+        "  other      loss 1.235e+04",
+    ]
+
+
+def test_the_terminal_says_nothing_twice_about_a_single_task(tmp_path: Path) -> None:
+    watcher, console = told(terminal=False)
+    watcher.validated(Validated(7, {"loss": 1.5, "<OD> loss": 1.5, "<OD> AP": 0.123456}, best=True))
+    assert console.export_text() == "validation at step 7 (best)  loss 1.5  <OD>  AP 0.1235\n"
+    watcher.progressed(Progressed(1, 2.0, {"<OD>": 2.0}, 1e-4, 0.25, 8.126, 512.04))
+    assert console.export_text() == "step 1  loss 2.0000  lr 1.00e-04  8.1 photos/s\n"
+
+
+@pytest.mark.parametrize(("photos", "left"), [(0, "0:00"), (8, "0:01"), (8 * 59, "0:59"), (8 * 3601, "1:00:01")])
+def test_the_terminal_knows_the_time_left(photos: int, left: str) -> None:
+    watcher, console = told(terminal=False)
+    watcher.begin(Plan(Path("runs/a"), steps=photos + 1, start=0, images_per_step=1))
+    watcher.progressed(Progressed(1, 2.0, {}, 1e-4, 0.25, 8.0, 512.0))
+    assert f"8.0 photos/s, {left} left\n" in console.export_text()
 
 
 def test_the_terminal_tells_the_end_and_the_beginning(tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ class Terminal(Watcher):
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(file=sys.stderr)
         self.bar: Progress | None = None
+        self._plan: Plan | None = None
         self._doing = ""
 
     def begin(self, plan: Plan) -> None:
+        self._plan = plan
         begun = f", going on from step {plan.start}" if plan.start else ""
         self._say(f"{plan.steps} steps of {plan.images_per_step} photos in {plan.folder}{begun}")
         if self.console.is_terminal:
@@ -44,7 +46,13 @@ class Terminal(Watcher):
     def progressed(self, progress: Progressed) -> None:
         p = progress
         tasks = "  ".join(f"{name or 'other'} {loss:.3f}" for name, loss in p.tasks.items())
-        self._say(f"step {p.step}  loss {p.loss:.4f}  lr {p.lr:.2e}  {p.images_per_second:.1f} photos/s  {tasks}")
+        speed = f"{p.images_per_second:.1f} photos/s"
+        if self._plan is not None:
+            photos = (self._plan.steps - p.step) * self._plan.images_per_step
+            speed += f", {_clock(photos / max(p.images_per_second, 1e-9))} left"
+        self._say(
+            f"step {p.step}  loss {p.loss:.4f}  lr {p.lr:.2e}  {speed}" + (f"  {tasks}" if len(p.tasks) > 1 else "")
+        )
         for reason in p.skipped[:3]:
             self._say(f"  skipped: {reason}")
         if len(p.skipped) > 3:
@@ -53,8 +61,21 @@ class Terminal(Watcher):
             self.bar.update(self.bar.task_ids[0], loss=f"loss {p.loss:.3f}")
 
     def validated(self, validated: Validated) -> None:
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in validated.figures.items())
-        self._say(f"validation at step {validated.step}{' (best)' if validated.best else ''}  {figures}")
+        """The figures of all, and a line for each task; those of a single task stand beside those of all."""
+        tasks: dict[str, list[str]] = {}
+        for name, value in validated.figures.items():
+            task, figure = _split(name)
+            tasks.setdefault(task, []).append(f"{figure} {_figure(value)}")
+        rows = {task: figures for task, figures in tasks.items() if task}
+        first = tasks.get("", [])
+        if len(rows) == 1:
+            ((task, figures),) = rows.items()
+            first = [*first, task, *(figure for figure in figures if figure not in first)]
+            rows = {}
+        self._say("  ".join([f"validation at step {validated.step}{' (best)' if validated.best else ''}", *first]))
+        width = max(map(len, rows), default=0)
+        for task, figures in rows.items():
+            self._say(f"  {task:{width}}  {'  '.join(figures)}")
 
     def finished(self, finished: Finished) -> None:
         if self.bar is not None:
@@ -155,6 +176,26 @@ def _lines(path: Path) -> list[str]:
 
 def _step_of(line: str) -> int:
     return int(json.loads(line)["step"])
+
+
+def _split(name: str) -> tuple[str, str]:
+    """ "<OD> AP50" → ("<OD>", "AP50"), "loss" → ("", "loss"); the task without a name is called other."""
+    task, blank, figure = name.partition(" ")
+    if task.startswith("<"):
+        return task, figure
+    return ("other", figure) if blank and not task else ("", name)
+
+
+def _figure(value: float) -> str:
+    """Four digits; nothing is that small that it should be read with an exponent."""
+    return f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def _clock(seconds: float) -> str:
+    """ "0:07", "12:30", "3:00:00" """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _tag(name: str) -> str:
