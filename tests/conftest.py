@@ -7,6 +7,12 @@ names, else in ``shared`` beside the repository. A test that needs it is skipped
 from __future__ import annotations
 
 import os
+
+# Before torch is there, for it and for all processes that tests start: models this small gain nothing from threads, and
+# threads that wait for each other on a busy machine cost minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import os
 from pathlib import Path
 
 import pytest
