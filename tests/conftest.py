@@ -12,7 +12,6 @@ import os
 # threads that wait for each other on a busy machine cost minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import os
 from pathlib import Path
 
 import pytest
