@@ -176,9 +176,10 @@ class ChannelAttention(nn.Module):
         B, H, W, C = x.shape
         N = H * W
         qkv = self.qkv(x).view(B, N, 3, self.groups, C // self.groups)
-        q, k, v = qkv.permute(2, 0, 3, 4, 1)  # each (B, groups, c, N)
-        weights = ((q * N**-0.5) @ k.transpose(-2, -1)).softmax(-1)  # (B, groups, c, c)
-        x = (weights @ v).permute(0, 3, 1, 2).reshape(B, H, W, C)
+        # Tokens before channels, copied once in runs of c numbers; the products would copy them number by number.
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous()  # each (B, groups, N, c)
+        weights = ((q * N**-0.5).transpose(-2, -1) @ k).softmax(-1)  # (B, groups, c, c)
+        x = (v @ weights.transpose(-2, -1)).transpose(1, 2).reshape(B, H, W, C)
         return self.proj(x)
 
 
