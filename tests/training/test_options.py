@@ -15,7 +15,7 @@ from florence2.config import NANO
 from florence2.data.targets import pairs
 from florence2.language.tasks import TASKS
 from florence2.model import Florence2Model
-from florence2.training import train
+from florence2.training import Watcher, train
 from florence2.training.batch import Batch, Limits, Sample, collate, sample
 from florence2.training.mixture import Drawn, Mixture, Source, shares
 from florence2.training.objective import Objective, neighbours
@@ -71,6 +71,57 @@ def test_what_changes_something(still: Path, usual: list[float]) -> None:
 
 def test_half_precision_is_close(still: Path, usual: list[float]) -> None:
     assert losses(still, "bf16", run={"precision": "bf16"}) == pytest.approx(usual, abs=0.1)
+
+
+def test_float16_scales_its_loss(still: Path, usual: list[float]) -> None:
+    assert losses(still, "fp16", run={"precision": "fp16"}) == pytest.approx(usual, abs=0.1)
+
+
+def test_a_scale_that_is_too_large_costs_steps_and_no_weights(still: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients that overflow are not learned from; the scale is halved until they fit, and a resumed run knows it."""
+    original = torch.amp.GradScaler
+
+    def scaler(device: str, enabled: bool) -> torch.amp.GradScaler:
+        return original(device, init_scale=2.0**24, growth_interval=1, enabled=enabled)
+
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    recipe = small.recipe(still, "overflow", run={"precision": "fp16"}, save={"every": 1}, schedule={"steps": 8})
+    folder = train(recipe, watchers=()).folder
+    states = [json.loads((path / "state.json").read_text()) for path in sorted(folder.glob("snapshots/step-*"))]
+    scales = [state["scaler"]["scale"] for state in states]
+    assert scales[-1] < 2.0**24  # it had to come down
+    weights = checkpoints.load(folder / "model").model.state_dict()
+    assert all(value.isfinite().all() for value in weights.values())
+
+    again = small.recipe(still, "interrupted", run={"precision": "fp16"}, save={"every": 1}, schedule={"steps": 8})
+    with pytest.raises(RuntimeError, match="plug"):
+        train(again, watchers=[_Unplug(5)])
+    resumed = checkpoints.load(train(again, resume=True, watchers=()).folder / "model").model.state_dict()
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+class _Unplug(Watcher):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def stepped(self, step: int) -> None:
+        if step == self.step:
+            raise RuntimeError("pulled the plug")
+
+
+@pytest.mark.slow
+def test_compiling_changes_nothing(still: Path, usual: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as on a GPU, but run by the operators that were traced: generating code would take minutes here."""
+    original, compiled = torch.nn.Module.compile, []
+
+    def compile(module: torch.nn.Module) -> None:
+        compiled.append(type(module).__name__)
+        original(module, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile)
+    model = {"source": str(still / "model"), "compile": True}
+    assert losses(still, "compiled", model=model, schedule={"steps": 1}) == pytest.approx(usual[:1], abs=1e-5)
+    assert len(compiled) == 3
 
 
 def test_resolutions_one_after_the_other(still: Path) -> None:

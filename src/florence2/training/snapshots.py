@@ -1,6 +1,7 @@
 """Snapshots of a run: everything that the next step depends on, each whole or not there at all.
 
-    RUN/snapshots/step-00000500/     weights, optimiser and average, in the sharded format of PyTorch (DCP); state.json
+    RUN/snapshots/step-00000500/     weights, optimiser and average, in the sharded format of PyTorch (DCP);
+                                     state.json: the step, and the scale of the loss in float16
 
 A snapshot is written beside its place, brought to the disk and renamed. The format knows no number of processes: what
 two have written one can read, and the other way round. Frozen weights are not written; they come from the source.
@@ -47,7 +48,14 @@ class Snapshots:
         names = [path.name for path in self.folder.glob("step-*") if (path / "state.json").is_file()]
         return sorted(int(name.removeprefix("step-")) for name in names if "." not in name)
 
-    def save(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None) -> Path:
+    def save(
+        self,
+        step: int,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: Average | None,
+        scaler: torch.amp.GradScaler,
+    ) -> Path:
         """After ``step`` steps. All processes call it together."""
         path = self.folder / f"step-{step:08d}"
         part = path.with_suffix(".part")
@@ -62,7 +70,8 @@ class Snapshots:
             )
         self.world.wait()
         if self.world.leads:
-            write_durably(part / "state.json", json.dumps({"step": step, "processes": self.world.size}))
+            state = {"step": step, "processes": self.world.size, "scaler": scaler.state_dict()}
+            write_durably(part / "state.json", json.dumps(state))
             sync_folder(part)
             if path.exists():  # the same step again, after a restart from before it
                 shutil.rmtree(path)
@@ -73,7 +82,14 @@ class Snapshots:
         self.world.wait()
         return path
 
-    def load(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None) -> None:
+    def load(
+        self,
+        step: int,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: Average | None,
+        scaler: torch.amp.GradScaler,
+    ) -> None:
         """Puts everything back in place. Raises CheckpointError where the snapshot does not belong to this model."""
         path = self.folder / f"step-{step:08d}"
         state = _state(module, optimizer, average)
@@ -89,6 +105,9 @@ class Snapshots:
         set_optimizer_state_dict(module, optimizer, state["optimizer"], options=_OPTIONS)
         if average is not None:
             average.values = state["average"]
+        scale = json.loads((path / "state.json").read_text(encoding="utf-8")).get("scaler")
+        if scale and scaler.is_enabled():
+            scaler.load_state_dict(scale)
 
 
 def write_durably(path: Path, content: str) -> None:

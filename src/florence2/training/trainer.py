@@ -87,7 +87,7 @@ class Trainer:
         start = self._open(resume)
         self._prepare(fresh=not resume)
         if start:
-            self.snapshots.load(start, self.module, self.optimizer, self.average)
+            self.snapshots.load(start, self.module, self.optimizer, self.average, self.scaler)
         self._tell("begin", Plan(self.folder, self.steps, start, self.recipe.batch.images))
         with self._until_terminated():
             step = self._loop(start)
@@ -182,7 +182,7 @@ class Trainer:
             if len(self.validation) and (done % recipe.validation.every == 0 or last):
                 self._validate(done)
             if done % recipe.save.every == 0 or last or stop:
-                path = self.snapshots.save(done, self.module, self.optimizer, self.average)
+                path = self.snapshots.save(done, self.module, self.optimizer, self.average, self.scaler)
                 self._tell("saved", path)
             if stop:
                 break
