@@ -89,6 +89,12 @@ def test_all_is_what_nobody_had_to_name() -> None:
     assert len(tasks) == len(TASKS) - 4
 
 
+def test_words_that_mean_several_boxes_describe_none() -> None:
+    dogs = Phrase(text="two dogs", boxes=((0, 0, 9, 9), (20, 0, 30, 9)))
+    record = rich_record(phrases=(dogs, Phrase(text="a cat", boxes=((1, 2, 9, 9),))), refs=())
+    assert [t.answer.text for t in pairs(record, "<REGION_TO_DESCRIPTION>")] == ["a cat"]
+
+
 def test_nothing_there_is_not_nothing_known() -> None:
     nothing = rich_record(objects=(), text=(), phrases=(), refs=(), pairs=())
     unknown = rich_record(objects=None, text=None, phrases=(), refs=(), pairs=(), exhaustive=None)

@@ -9,7 +9,8 @@ kept as they are; ``check.py`` finds out what is wrong with them before training
     <OPEN_VOCABULARY_DETECTION>           one target per class, and for some classes that are known to be absent
     <REGION_TO_CATEGORY>, <REGION_TO_SEGMENTATION>      one per object
     <CAPTION_TO_PHRASE_GROUNDING>         one per caption with phrases, one per referring expression
-    <DENSE_REGION_CAPTION>, <REGION_TO_DESCRIPTION>     phrases and referring expressions with their boxes
+    <DENSE_REGION_CAPTION>                phrases and referring expressions with their boxes
+    <REGION_TO_DESCRIPTION>               those that mean one box
     <REFERRING_EXPRESSION_SEGMENTATION>   referring expressions with an outline, of their own or of the object they mean
     <OCR>, <OCR_WITH_REGION>, <REGION_TO_OCR>           texts with quads
     <VQA>, <DocVQA>, <ASK>                one per question, the best answer
@@ -274,19 +275,19 @@ def _in_order(lesson: _Lesson, boxes: tuple[Box, ...]) -> list[Box]:
     return lesson.ordered(boxes, lambda box: box)
 
 
-def _described(record: Record) -> list[tuple[str, Box]]:
-    return [(p.text, box) for p in record.phrases for box in p.boxes] + [(r.text, r.box) for r in record.refs]
-
-
 def _dense(lesson: _Lesson) -> Iterator[Target]:
-    if found := _described(lesson.record):
+    record = lesson.record
+    found = [(p.text, box) for p in record.phrases for box in p.boxes] + [(r.text, r.box) for r in record.refs]
+    if found:
         ordered = lesson.ordered(found, lambda pair: pair[1])
         yield lesson.target("<DENSE_REGION_CAPTION>", lesson.detections("<DENSE_REGION_CAPTION>", ordered))
 
 
 def _descriptions(lesson: _Lesson) -> Iterator[Target]:
-    name = "<REGION_TO_DESCRIPTION>"
-    for text, box in _described(lesson.record):
+    """Words that mean several boxes ("two dogs") describe none of them."""
+    name, record = "<REGION_TO_DESCRIPTION>", lesson.record
+    alone = [(phrase.text, phrase.boxes[0]) for phrase in record.phrases if len(phrase.boxes) == 1]
+    for text, box in alone + [(ref.text, ref.box) for ref in record.refs]:
         yield lesson.target(name, lesson.text(name, text), box=box)
 
 
