@@ -6,6 +6,7 @@ Sources: Karpathy and Fei-Fei (2015); Agrawal et al. (2019), "nocaps"; Sidorov e
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def _nocaps(folder: Path) -> Iterator[Sample]:
     for record in coco.read(path):
         record.require()
         with entry(path, f"image {record.id}"):
-            sample = _sample(record, record.captions)
+            sample = _sample(replace(record, source="NoCaps", split="val"), record.captions)
         yield sample
 
 

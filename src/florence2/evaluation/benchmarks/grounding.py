@@ -38,7 +38,7 @@ FLICKR_PHOTOS = Needed(
 
 # Flickr30k Entities
 
-_PHRASE = re.compile(r"\[/EN#(\d+)/\S+ (.+?)\](?=\s|$)")
+_PHRASE = re.compile(r"\[/EN#(\d+)/\S+\s(.*?)\](?=\s|$)")
 
 
 def _flickr(folder: Path) -> Iterator[Sample]:
@@ -68,7 +68,7 @@ def _told(line: str) -> tuple[str, list[tuple[str, str]]]:
     caption = " ".join(_PHRASE.sub(r"\2", line).split())
     if "[/EN#" in caption:
         raise DataError(f"a phrase is not marked as [/EN#<chain>/<kind> words]: {caption[:80]!r}")
-    return caption, phrases
+    return caption, [phrase for phrase in phrases if phrase[0]]
 
 
 def _chains(path: Path) -> tuple[tuple[int, int], dict[str, list[Box]]]:
