@@ -15,11 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy
+from numpy.typing import NDArray
+
 from florence2.errors import DataError
 from florence2.evaluation.metrics import ptb
 
 Tokens = Sequence[str]
 Gram = tuple[str, ...]
+Counts = NDArray[numpy.float64]
 
 LONGEST = 4
 """n-grams of one to so many tokens."""
@@ -54,8 +58,8 @@ def score(
     found = [tokenize(text) for text in predicted]
     true = [[tokenize(text) for text in several] for several in references]
     # A token that spans a space is one to ROUGE and two to the others, as in the reference.
-    cut_found = [_cut(tokens) for tokens in found]
-    cut_true = [[_cut(tokens) for tokens in several] for several in true]
+    cut_found = [cut(tokens) for tokens in found]
+    cut_true = [[cut(tokens) for tokens in several] for several in true]
     bleus = bleu(cut_found, cut_true)
     return {
         "CIDEr": cider(cut_found, cut_true),
@@ -99,18 +103,29 @@ def bleu(predicted: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) ->
     Raises DataError where there are no photos, or one without a reference.
     """
     _check(predicted, references)
-    length = wanted = 0
-    right, given = [0] * LONGEST, [0] * LONGEST
-    for caption, several in zip(predicted, references, strict=True):
-        most: Counter[Gram] = Counter()
-        for reference in several:
-            most |= _grams(reference)
-        for gram, count in _grams(caption).items():
-            right[len(gram) - 1] += min(count, most[gram])
-        for n in range(LONGEST):
-            given[n] += max(len(caption) - n, 0)
-        length += len(caption)
-        wanted += min((abs(len(reference) - len(caption)), len(reference)) for reference in several)[1]
+    return bleu_of(
+        numpy.sum([bleu_counts(c, several) for c, several in zip(predicted, references, strict=True)], axis=0)
+    )
+
+
+def bleu_counts(caption: Tokens, references: Sequence[Tokens]) -> Counts:
+    """What BLEU adds up over captions, (10,): n-grams of the caption that are in a reference, for n = 1 .. 4, all its
+    n-grams, its length, and that of the closest reference."""
+    most: Counter[Gram] = Counter()
+    for reference in references:
+        most |= _grams(reference)
+    right = [0] * LONGEST
+    for gram, count in _grams(caption).items():
+        right[len(gram) - 1] += min(count, most[gram])
+    given = [max(len(caption) - n, 0) for n in range(LONGEST)]
+    wanted = min((abs(len(reference) - len(caption)), len(reference)) for reference in references)[1]
+    return numpy.array((*right, *given, len(caption), wanted), dtype=float)
+
+
+def bleu_of(counts: Counts) -> tuple[float, float, float, float]:
+    """BLEU-1 to BLEU-4 of summed counts."""
+    *hits, length, wanted = counts.tolist()
+    right, given = hits[:LONGEST], hits[LONGEST:]
     # The two small numbers are the reference's: no division by zero, and no hit at all is not quite nothing.
     ratio = (length + 1e-15) / (wanted + 1e-9)
     penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
@@ -126,6 +141,11 @@ def rouge_l(predicted: Sequence[Tokens], references: Sequence[Sequence[Tokens]])
 
     Raises DataError where there are no photos, or one without a reference.
     """
+    return mean(rouge_l_each(predicted, references))
+
+
+def rouge_l_each(predicted: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> list[float]:
+    """``rouge_l`` of every photo."""
     _check(predicted, references)
     scores = []
     for caption, several in zip(predicted, references, strict=True):
@@ -135,7 +155,7 @@ def rouge_l(predicted: Sequence[Tokens], references: Sequence[Sequence[Tokens]])
         recall = max(shared / length for shared, length in common)
         bottom = recall + BETA**2 * precision
         scores.append((1 + BETA**2) * precision * recall / bottom if bottom else 0.0)
-    return mean(scores)
+    return scores
 
 
 def mean(scores: Sequence[float]) -> float:
@@ -145,7 +165,8 @@ def mean(scores: Sequence[float]) -> float:
     return math.fsum(scores) / len(scores)
 
 
-def _cut(tokens: Tokens) -> list[str]:
+def cut(tokens: Tokens) -> list[str]:
+    """Tokens as CIDEr and BLEU see them: one that spans a space is two."""
     return " ".join(tokens).split()
 
 

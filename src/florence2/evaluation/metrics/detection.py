@@ -121,17 +121,40 @@ def evaluate(
     recall = numpy.zeros((len(matching.THRESHOLDS), 0, len(matching.AREAS), len(limits)))
     curves = []
     for category in known.categories:
-        keys = [(image_id, category["id"]) for image_id in known.images]
-        groups = [
-            _group(found.get(key, [])[: limits[-1]], known.regions.get(key, []), key in known.unfinished)
-            for key in keys
-            if key in found or key in known.regions
-        ]
-        curves.append(matching.curves(groups, limits))
+        groups = _groups(known, found, category["id"], limits[-1])
+        curves.append(matching.curves(list(groups.values()), limits))
     if curves:
         precision = numpy.stack([precision for precision, _ in curves], axis=2)
         recall = numpy.stack([recall for _, recall in curves], axis=1)
     return Evaluation(known.categories, limits, precision, recall)
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """The detections of every class, for figures in which images count differently often (the bootstrap)."""
+
+    classes: tuple[str, ...]
+    images: tuple[Any, ...]
+    """Ids, in the order of the weights."""
+    rankings: tuple[matching.Ranking, ...]
+
+    def ap(self, weights: matching.Floats, iou: int | None = None) -> float | None:
+        """COCO's AP where image m counts ``weights[m]`` times; with all 1 that of ``coco_ap``."""
+        found = numpy.array([ranking.ap(weights) for ranking in self.rankings]).reshape(-1, len(matching.THRESHOLDS))
+        return _mean(found if iou is None else found[:, iou])
+
+
+def rankings(truth: Mapping[str, Any], results: Sequence[Entry], kind: Kind = "bbox") -> Rankings:
+    """What ``coco_ap`` is computed from."""
+    known = _truth(truth, kind, federated=False)
+    found, most = _detections(known, results, kind), 100
+    numbers = {id: number for number, id in enumerate(known.images)}
+    ranked = []
+    for category in known.categories:
+        groups = _groups(known, found, category["id"], most)
+        images = [numbers[id] for id in groups]
+        ranked.append(matching.rank(list(groups.values()), images, len(numbers), most))
+    return Rankings(tuple(category["name"] for category in known.categories), tuple(known.images), tuple(ranked))
 
 
 @dataclass(frozen=True)
@@ -144,6 +167,16 @@ class _Region:
     score: float = 1.0
     crowd: bool = False
     ignored: bool = False
+
+
+def _groups(known: _Truth, found: Mapping[Key, list[_Region]], category: Any, limit: int) -> dict[Any, matching.Group]:
+    """Of one class, by image: where it was found or is."""
+    keys = [(image_id, category) for image_id in known.images]
+    return {
+        key[0]: _group(found.get(key, [])[:limit], known.regions.get(key, []), key in known.unfinished)
+        for key in keys
+        if key in found or key in known.regions
+    }
 
 
 def _group(found: list[_Region], true: list[_Region], lenient: bool) -> matching.Group:

@@ -71,6 +71,51 @@ def curves(groups: Sequence[Group], limits: Sequence[int]) -> tuple[Floats, Floa
     return precision, recall
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """The detections of one class over all images, the best first, things of all sizes."""
+
+    scores: Floats
+    """(N,)"""
+    images: NDArray[numpy.int64]
+    """(N,) the number of the image of each."""
+    right: Bools
+    """(T, N)"""
+    wrong: Bools
+    """(T, N) What is neither was found where a crowd is."""
+    wanted: Floats
+    """(M,) true things in each image."""
+
+    def ap(self, weights: Floats) -> Floats:
+        """Average precision (T,) where image m counts ``weights[m]`` times; -1 without truth."""
+        wanted = float(self.wanted @ weights)
+        if wanted <= 0:
+            return numpy.full(len(THRESHOLDS), -1.0)
+        counts = weights[self.images]
+        return numpy.array(
+            [_interpolated(r * counts, w * counts, wanted).mean() for r, w in zip(self.right, self.wrong, strict=True)]
+        )
+
+
+def rank(groups: Sequence[Group], images: Sequence[int], count: int, limit: int) -> Ranking:
+    """``images[i]`` is the number, of ``count``, of the image of ``groups[i]``."""
+    outcomes = [_match(group, limit) for group in groups]
+    empty: Bools = numpy.zeros((len(AREAS), len(THRESHOLDS), 0), dtype=bool)
+    scores = numpy.concatenate([group.scores[:limit] for group in groups] or [numpy.zeros(0)])
+    order = numpy.argsort(-scores, kind="stable")
+    lengths = [len(group.scores[:limit]) for group in groups]
+    wanted = numpy.zeros(count)
+    for group, image in zip(groups, images, strict=True):
+        wanted[image] += (~group.ignored).sum()
+    return Ranking(
+        scores=scores[order],
+        images=numpy.repeat(numpy.array(images, dtype=numpy.int64), lengths)[order],
+        right=numpy.concatenate([right for right, _ in outcomes] or [empty], axis=-1)[0][:, order],
+        wrong=numpy.concatenate([wrong for _, wrong in outcomes] or [empty], axis=-1)[0][:, order],
+        wanted=wanted,
+    )
+
+
 def _within(areas: Floats) -> Bools:
     """(N,) → (A, N): is the size the one asked for?"""
     found: Bools = (areas >= AREAS[:, :1]) & (areas <= AREAS[:, 1:])
@@ -110,8 +155,8 @@ def _match(group: Group, limit: int) -> tuple[Bools, Bools]:
     return right, surplus & ~matched
 
 
-def _interpolated(right: Bools, wrong: Bools, wanted: Any) -> Floats:
-    """The best precision at each recall or beyond it: (N,), (N,) → (R,)."""
+def _interpolated(right: NDArray[Any], wrong: NDArray[Any], wanted: Any) -> Floats:
+    """The best precision at each recall or beyond it: (N,), (N,) how often each is right, wrong → (R,)."""
     hits, misses = numpy.cumsum(right), numpy.cumsum(wrong)
     exact = hits / (hits + misses + numpy.spacing(1))
     best = numpy.maximum.accumulate(exact[::-1])[::-1]

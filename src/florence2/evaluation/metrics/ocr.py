@@ -14,6 +14,8 @@ Source: Karatzas et al. (2015), "ICDAR 2015 competition on robust reading", sect
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from florence2.errors import DataError
 from florence2.evaluation.metrics import quads
@@ -37,12 +39,12 @@ def score(predicted: Sequence[str], truth: Sequence[str]) -> dict[str, float | N
 
 def cer(predicted: Sequence[str], truth: Sequence[str]) -> float | None:
     """Character error rate, equal to ``jiwer.cer`` of the lists; None where no true text has a character."""
-    return _rate("process_characters", list, predicted, truth)
+    return _rate(*edits("characters", predicted, truth))
 
 
 def wer(predicted: Sequence[str], truth: Sequence[str]) -> float | None:
     """Word error rate, equal to ``jiwer.wer`` of the lists; None where no true text has a word."""
-    return _rate("process_words", str.split, predicted, truth)
+    return _rate(*edits("words", predicted, truth))
 
 
 def word_accuracy(predicted: Sequence[str], truth: Sequence[str]) -> float:
@@ -65,18 +67,42 @@ def spotting(
     unread = [()] * len(truth) if illegible is None else illegible
     if len(unread) != len(truth):
         raise DataError(f"illegible regions of {len(unread)} photos, texts of {len(truth)}; expected as many")
-    found = wanted = located = right = 0
-    for regions, true, without in zip(predicted, truth, unread, strict=True):
-        counted = [r for r in regions if not any(quads.inside(r.quad, quad) > ENOUGH for quad in without)]
-        near = {(i, j) for i, r in enumerate(counted) for j, t in enumerate(true) if quads.iou(r.quad, t.quad) > ENOUGH}
-        same = {(i, j) for i, j in near if _same(counted[i].text, true[j].text)}
-        found, wanted = found + len(counted), wanted + len(true)
-        located, right = located + matching(near), right + matching(same)
+    spots = [spot(*photo) for photo in zip(predicted, truth, unread, strict=True)]
+    return spotting_of(
+        sum(len(s.counted) for s in spots),
+        sum(s.wanted for s in spots),
+        sum(s.located for s in spots),
+        sum(len(s.right) for s in spots),
+    )
+
+
+@dataclass(frozen=True)
+class Spots:
+    """What was found in one photo."""
+
+    counted: tuple[int, ...]
+    """Numbers of the predicted regions that are not in illegible text."""
+    wanted: int
+    located: int
+    right: frozenset[int]
+    """Numbers of the predicted regions that are found and read."""
+
+
+def spot(predicted: Regions, true: Regions, illegible: Sequence[Quad] = ()) -> Spots:
+    """The regions of one photo beside its true ones."""
+    counted = [i for i, r in enumerate(predicted) if not any(quads.inside(r.quad, quad) > ENOUGH for quad in illegible)]
+    near = {(i, j) for i in counted for j, t in enumerate(true) if quads.iou(predicted[i].quad, t.quad) > ENOUGH}
+    same = {(i, j) for i, j in near if _same(predicted[i].text, true[j].text)}
+    return Spots(tuple(counted), len(true), len(assignment(near)), frozenset(assignment(same)))
+
+
+def spotting_of(found: float, wanted: float, located: float, right: float) -> dict[str, float | None]:
+    """``spotting`` from numbers of regions: predicted, true, found, found and read."""
     return {**_figures("", right, found, wanted), **_figures("det-", located, found, wanted)}
 
 
-def matching(pairs: set[tuple[int, int]]) -> int:
-    """The most pairs (i, j) of which no two share an i or a j."""
+def assignment(pairs: set[tuple[int, int]]) -> dict[int, int]:
+    """The most pairs (i, j) of which no two share an i or a j, as i → j."""
     ways: dict[int, list[int]] = {}
     for i, j in sorted(pairs):
         ways.setdefault(i, []).append(j)
@@ -91,14 +117,16 @@ def matching(pairs: set[tuple[int, int]]) -> int:
                     return True
         return False
 
-    return sum(place(i, set()) for i in ways)
+    for i in ways:
+        place(i, set())
+    return {i: j for j, i in partner.items()}
 
 
 def _same(a: str, b: str) -> bool:
     return a.strip().casefold() == b.strip().casefold()
 
 
-def _figures(prefix: str, right: int, found: int, wanted: int) -> dict[str, float | None]:
+def _figures(prefix: str, right: float, found: float, wanted: float) -> dict[str, float | None]:
     if not found + wanted:
         return {f"{prefix}{name}": None for name in ("precision", "recall", "F1")}
     return {
@@ -108,19 +136,23 @@ def _figures(prefix: str, right: int, found: int, wanted: int) -> dict[str, floa
     }
 
 
-def _rate(
-    process: str, cut: Callable[[str], list[str]], predicted: Sequence[str], truth: Sequence[str]
-) -> float | None:
-    """Edits by length. Texts that are truly empty are counted here: older versions of jiwer refuse them."""
+def edits(unit: Literal["characters", "words"], predicted: Sequence[str], truth: Sequence[str]) -> tuple[int, int]:
+    """(edits, true length) over all texts; texts that are truly empty are counted here, older versions of jiwer refuse
+    them."""
     _check(predicted, truth)
+    cut: Callable[[str], list[str]] = list if unit == "characters" else str.split
+    surplus = sum(len(cut(p.strip())) for p, t in zip(predicted, truth, strict=True) if not t.strip())
     pairs = [(p, t) for p, t in zip(predicted, truth, strict=True) if t.strip()]
     if not pairs:
-        return None
-    counts = getattr(library("jiwer"), process)([t for _, t in pairs], [p for p, _ in pairs])
-    edits: int = counts.substitutions + counts.deletions + counts.insertions
-    edits += sum(len(cut(p.strip())) for p, t in zip(predicted, truth, strict=True) if not t.strip())
+        return surplus, 0
+    counts = getattr(library("jiwer"), f"process_{unit}")([t for _, t in pairs], [p for p, _ in pairs])
+    changed: int = counts.substitutions + counts.deletions + counts.insertions
     length: int = counts.hits + counts.substitutions + counts.deletions
-    return edits / length
+    return changed + surplus, length
+
+
+def _rate(changed: int, length: int) -> float | None:
+    return changed / length if length else None
 
 
 def _check(predicted: Sequence[object], truth: Sequence[object]) -> None:
