@@ -288,17 +288,17 @@ def test_clips_of_plots_are_there(html: str, page: Page) -> None:
 
 def test_summary(page: Page) -> None:
     assert page.cells[0] == [
-        *("benchmark", "samples", "photos", "errors", "figure", "measured", "95 % interval", "blind", "published")
+        *("benchmark", "figure", "measured", "95 % interval", "blind", "published", "samples", "photos", "errors")
     ]
     assert page.row("Title of coco-detection") == [
-        *("Title of coco-detection", "16", "16", "1", "AP %", "41.2", "[39.1, 43.3]", "2.1"),
-        "Florence-2-B 34.71Florence-2-L 37.51",
+        *("Title of coco-detection", "AP %", "41.2", "[39.1, 43.3]", "2.1"),
+        *("Florence-2-B 34.71Florence-2-L 37.51", "16", "16", "1"),
     ]
     assert page.row("Title of coco-captions") == [
-        *("Title of coco-captions", "12", "12", "–", "CIDEr ×100", "112.3", "[105.0, 120.0]", "–"),
-        "Florence-2-B 140.01",
+        *("Title of coco-captions", "CIDEr ×100", "112.3", "[105.0, 120.0]", "–"),
+        *("Florence-2-B 140.01", "12", "12", "–"),
     ]
-    assert page.row("Title of text")[4:] == ["CER % ↓", "125.0", "[90.0, 150.0]", "200.0", "–"]
+    assert page.row("Title of text")[1:6] == ["CER % ↓", "125.0", "[90.0, 150.0]", "200.0", "–"]
 
 
 def test_templated_benchmarks_stand_apart(page: Page) -> None:
@@ -313,7 +313,7 @@ def test_templated_benchmarks_stand_apart(page: Page) -> None:
 def test_columns_that_nobody_needs_are_left_out(tmp_path: Path) -> None:
     write([captions()], HEADER, tmp_path / "report.html")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert page.cells[0] == ["benchmark", "samples", "photos", "figure", "measured", "95 % interval", "published"]
+    assert page.cells[0] == ["benchmark", "figure", "measured", "95 % interval", "published", "samples", "photos"]
     assert "Blind" not in page.text
     assert "Templated" not in page.text
 
@@ -510,7 +510,7 @@ def faults(shown: Image.Image) -> list[str]:
     title = pixels[20:110, :700]
     dark = (title.sum(axis=2) < 200).sum() / (title.shape[0] * title.shape[1])
     checks = {
-        "no colours": len(numpy.unique(pixels.reshape(-1, 3), axis=0)) > 200,
+        "no colours": len(numpy.unique(pixels @ (65536, 256, 1))) > 200,
         "no title": 0.005 < dark < 0.25,
         "something runs out of the page": (pixels[:, -8:].sum(axis=2) > 700).all(),
     }

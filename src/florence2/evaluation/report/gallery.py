@@ -88,7 +88,7 @@ def _card(outcome: Outcome, number: int) -> Html:
     }
     return tag(
         "article",
-        tag("header", foreign(_cut(sample.id, 60)), tag("span", score, class_="case")),
+        tag("header", foreign(_end(sample.id)), tag("span", score, class_="case")),
         tag("div", *(_figure(*picture) for picture in pictures), class_="pair"),
         tag("dl", *(tag("div", tag("dt", key), tag("dd", value)) for key, value in facts.items() if value)),
         class_="card",
@@ -203,3 +203,8 @@ def _uncounted(sample: Sample) -> str:
 
 def _cut(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+
+
+def _end(name: str, longest: int = 60) -> str:
+    """Names that are too long differ at their ends."""
+    return name if len(name) <= longest else "…" + name[1 - longest :]

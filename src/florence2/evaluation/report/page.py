@@ -121,8 +121,8 @@ def _summary(named: Sequence[tuple[str, Outcome]], sources: _Sources) -> Html:
     outcomes = [outcome for _, outcome in named]
     blind = any(outcome.blind is not None for outcome in outcomes)
     errors = any(outcome.errors for outcome in outcomes)
-    head = ["benchmark", "samples", "photos", *(["errors"] if errors else []), "figure", "measured", "95 % interval"]
-    head += [*(["blind"] if blind else []), "published"]
+    head = ["benchmark", "figure", "measured", "95 % interval", *(["blind"] if blind else []), "published"]
+    head += ["samples", "photos", *(["errors"] if errors else [])]
     grouped: list[Html] = []
     mixed = len({outcome.benchmark.templated for outcome in outcomes}) == 2
     for templated, title in ((False, _HUMAN), (True, _TEMPLATED)):
@@ -140,14 +140,14 @@ def _row(name: str, outcome: Outcome, sources: _Sources, errors: bool, blind: bo
     found = figures.number(len(outcome.errors)) if outcome.errors else figures.MISSING
     return [
         join([link, " ", templated_badge()]) if benchmark.templated else link,
-        figures.number(len(outcome.samples)),
-        figures.number(len({sample.photo for sample in outcome.samples})),
-        *([tag("span", found, class_="bad" if outcome.errors else "")] if errors else []),
         figures.titled(main),
         tag("b", figures.shown(main, outcome.measured.figures.get(main))),
         figures.interval(main, outcome.intervals.get(main)),
         *([figures.shown(main, outcome.blind.get(main) if outcome.blind else None)] if blind else []),
         published(benchmark.paper, main, sources.mark),
+        figures.number(len(outcome.samples)),
+        figures.number(len({sample.photo for sample in outcome.samples})),
+        *([tag("span", found, class_="bad" if outcome.errors else "")] if errors else []),
     ]
 
 

@@ -38,6 +38,7 @@ pre {
 table { border-collapse: collapse; font-size: .93rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .38rem .8rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; min-width: 8rem; }
+th:last-child, td:last-child { padding-right: 1.3rem; }
 tr > :not(:first-child) { white-space: nowrap; }
 tbody th { font-weight: 400; }
 thead th { font-weight: 600; vertical-align: bottom; border-bottom: 2px solid var(--line); }
@@ -117,7 +118,6 @@ details > .scroll { max-height: 34rem; overflow: auto; }
   .card, .plots figure, tr { break-inside: avoid; }
   h2, h3, h4, thead { break-after: avoid; }
   .scroll, details > .scroll { overflow: visible; max-height: none; }
-  details::details-content { content-visibility: visible; block-size: auto; height: auto; }
   .cards { grid-template-columns: repeat(4, 1fr); }
   a { color: inherit; }
 }
