@@ -16,8 +16,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from florence2.batches import ErrorRecord as ErrorRecord
-    from florence2.checkpoints import load as load
-    from florence2.checkpoints import save as save
+    from florence2.checkpoints.load import load as load
+    from florence2.checkpoints.save import save as save
     from florence2.config import BASE as BASE
     from florence2.config import LARGE as LARGE
     from florence2.config import NANO as NANO

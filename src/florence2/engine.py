@@ -20,6 +20,7 @@ from torch import Tensor
 
 from florence2 import images, inputs
 from florence2.checkpoints import Checkpoint, adapters
+from florence2.checkpoints.calibration import Calibration
 from florence2.config import DecodingPolicy
 from florence2.errors import CheckpointError, Florence2Error, TaskError
 from florence2.generation import Generated, generate, policy_for
@@ -37,9 +38,9 @@ class Options(TypedDict, total=False):
     """What every verb takes on top. Where a decoding option is not given, the task's own policy decides."""
 
     reference: bool
-    """Decode as Microsoft ships it, token for token: no grammar, no guard, no closed labels."""
+    """Decode as Microsoft ships it, token for token: no grammar, no guard, no closed labels, no calibration."""
     min_score: float
-    """Leave out objects, outlines and text regions that score less."""
+    """Leave out objects, outlines and text regions that score less; of calibrated scores where there are such."""
     raw: bool
     """Keep the token ids and their log-probabilities in ``answer.raw``."""
     num_beams: int
@@ -88,6 +89,7 @@ class Engine:
         self.tokenizer = checkpoint.tokenizer
         self.config = checkpoint.config
         self.rows = ROWS
+        self._calibration = checkpoint.calibration
 
     @property
     def device(self) -> torch.device:
@@ -96,6 +98,15 @@ class Engine:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.text.shared.weight.dtype
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What makes scores probabilities. None too while an adapter is in use: the curves were fitted without it."""
+        return None if adapters.active_adapter(self.model) else self._calibration
+
+    def drop_calibration(self) -> None:
+        """Scores are as the model gives them from now on."""
+        self._calibration = None
 
     @torch.inference_mode()
     def encode(self, pictures: Sequence[Image.Image], size: tuple[int, int] | None = None) -> list[Scene]:
@@ -196,6 +207,8 @@ class Engine:
         )
         if policy.repeat_guard:
             answer = without_repeat(answer)
+        if self.calibration is not None and not options.get("reference", False):
+            answer = self.calibration.apply(answer)
         return answer.keep(options.get("min_score", 0.0)).with_photo(scene.photo)
 
     def _padded(self, prompts: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor | None]:

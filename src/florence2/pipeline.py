@@ -14,6 +14,7 @@ section 3: every task is a prompt, every answer is text.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
@@ -22,6 +23,7 @@ import torch
 
 from florence2 import batches, checkpoints, images, inputs
 from florence2.checkpoints import adapters
+from florence2.checkpoints.calibration import Calibration
 from florence2.config import Florence2Config
 from florence2.engine import Engine, Options, Scene, check_options
 from florence2.errors import Florence2Error, TaskError
@@ -63,15 +65,18 @@ class Florence2:
         device: str = "auto",
         dtype: str = "auto",
         offline: bool | None = None,
+        calibrated: bool = True,
     ) -> Florence2:
         """Load the embedded model (no source), a local folder in any of the three layouts, or a hub id.
 
         ``adapter`` is a LoRA adapter for it, or several as ``{name: folder}``, of which the first is in use; each is a
         folder or a hub id. ``device`` and ``dtype`` are PyTorch's names; "auto" takes the fastest device that is there,
         and half precision only where that device computes in it. ``offline=True`` asks the cache of the hub only.
+        ``calibrated=False`` leaves scores as the model gives them, where the checkpoint has a calibration.
         Raises CheckpointError, which says what to do.
         """
-        model = cls(checkpoints.load(source, revision, dtype=dtype, device=device, offline=offline))
+        checkpoint = checkpoints.load(source, revision, dtype=dtype, device=device, offline=offline)
+        model = cls(checkpoint if calibrated else dataclasses.replace(checkpoint, calibration=None))
         if adapter is not None:
             several = adapter if isinstance(adapter, Mapping) else {"default": adapter}
             for name, folder in several.items():
@@ -298,8 +303,9 @@ class Florence2:
         adapters.use_adapter(self.model, name)
 
     def merge_adapter(self) -> None:
-        """Add the adapter in use to the weights for good; the others are taken off."""
+        """Add the adapter in use to the weights for good; the others are taken off, and a calibration is void."""
         adapters.merge_adapter(self.model)
+        self.engine.drop_calibration()
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -331,6 +337,13 @@ class Florence2:
     @property
     def dtype(self) -> torch.dtype:
         return self.engine.dtype
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What makes scores probabilities of being right. None where they are as the model gives them: the checkpoint
+        has no calibration, ``calibrated=False`` was asked for, or an adapter is in use, without which it was fitted.
+        """
+        return self.engine.calibration
 
     @property
     def name(self) -> str:

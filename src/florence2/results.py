@@ -8,8 +8,10 @@ Four kinds of answer cover all tasks:
     TextRegions   words or lines with quads
 
 Coordinates are pixels of the photo as it was given, x to the right, y down. Every answer has a ``confidence``
-and every object a ``score``, both in [0, 1]; ``truncated`` says that the token budget ended the answer;
-``dropped`` lists the parts of the model's output that made no sense and were left out.
+and every object a ``score``, both in [0, 1]: as the model gives them they rank, and where the checkpoint holds a
+calibration of the task, scores and the confidence of a Text are probabilities of being right. ``truncated`` says that
+the token budget ended the answer; ``dropped`` lists the parts of the model's output that made no sense and were left
+out.
 
 Every answer turns into JSON and back, into COCO results, into ``supervision.Detections`` and into a picture; that
 is written in ``results_export.py`` and ``drawing.py``.
@@ -44,11 +46,12 @@ Quad = tuple[float, float, float, float, float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Object:
-    """Something with a box. ``score`` is the geometric mean of ``label_score`` and ``box_score``."""
+    """Something with a box."""
 
     label: str
     box: Box
     score: float = 1.0
+    """The geometric mean of ``label_score`` and ``box_score``; calibrated, the probability of being right."""
     label_score: float = 1.0
     """exp of the mean log-probability of the label's tokens; 1 where the task has no labels."""
     box_score: float = 1.0
@@ -64,6 +67,7 @@ class Instance:
     label: str
     polygons: tuple[Polygon, ...]
     score: float = 1.0
+    """As that of an Object, over the tokens of label and outlines; calibrated, the probability of being right."""
 
     @property
     def box(self) -> Box:
@@ -80,6 +84,7 @@ class TextRegion:
     text: str
     quad: Quad
     score: float = 1.0
+    """As that of an Object, over the tokens of text and quad; calibrated, the probability of being right."""
 
     @property
     def box(self) -> Box:
@@ -111,7 +116,8 @@ class Answer:
     width: int
     height: int
     confidence: float = 1.0
-    """exp of the mean log-probability of all tokens of the answer."""
+    """exp of the mean log-probability of all tokens of the answer; of a Text, calibrated, the probability of being
+    right."""
     truncated: bool = False
     dropped: tuple[str, ...] = ()
     raw: Raw | None = None

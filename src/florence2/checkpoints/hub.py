@@ -15,7 +15,7 @@ from pathlib import Path
 from florence2.errors import CheckpointError
 
 DESCRIPTIONS = ("*.json", "merges.txt")
-"""What a checkpoint needs beside its weights."""
+"""What a checkpoint has beside its weights: configuration, tokenizer, and where there is one a calibration."""
 
 
 @dataclass(frozen=True)

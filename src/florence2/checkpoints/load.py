@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from florence2.checkpoints import configs
+from florence2.checkpoints.calibration import Calibration
 from florence2.checkpoints.hub import locate
 from florence2.checkpoints.layouts import (
     EMBEDDING,
@@ -57,6 +58,8 @@ class Checkpoint:
     """The hub id, or the name of the folder."""
     recognised: str = ""
     """How sure the layout is, in words."""
+    calibration: Calibration | None = field(default=None, repr=False)
+    """What turns scores into probabilities; void as soon as the weights change."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -96,11 +99,12 @@ def load(
         model = build(config)
         state = _fit(tensors, found, model, rows)
         _place(model, state, _dtype(dtype, where, tensors), where)
+        calibration = Calibration.load(place.folder)
     except CheckpointError as error:
         if str(place.folder) in str(error):
             raise
         raise CheckpointError(f"{place.weights or place.folder}: {error}") from error
-    return Checkpoint(model.eval(), tokenizer, config, found.layout, place.name, str(found))
+    return Checkpoint(model.eval(), tokenizer, config, found.layout, place.name, str(found), calibration)
 
 
 def build(config: Florence2Config) -> Florence2Model:

@@ -1,4 +1,4 @@
-"""A model → a folder that stands by itself: safetensors, config.json, tokenizer, in any of the three layouts.
+"""A model → a folder that stands by itself: safetensors, config.json, tokenizer, calibration, in any layout.
 
 The shared embedding is written once, under the first of its names, as all three owners of the layouts do. A
 folder appears whole or not at all: it is written beside its place and renamed.
@@ -61,6 +61,8 @@ def save(
             (part / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if checkpoint.tokenizer is not None:
             write_tokenizer(checkpoint.tokenizer, part, layout)
+        if checkpoint.calibration is not None:
+            checkpoint.calibration.save(part)
         _write_weights(tensors, part, max_shard_bytes)
         for weights in part.glob("*.safetensors"):  # safetensors keeps them to their owner; share them like the rest
             weights.chmod((part / "config.json").stat().st_mode)

@@ -62,6 +62,7 @@ class Ours:
         from florence2 import __version__
 
         model = self.model
+        calibration = None if self.options.get("reference") else model.calibration
         return {
             "answerer": "florence2",
             "version": __version__,
@@ -71,6 +72,7 @@ class Ours:
             "config": _hash(model.config.to_dict()),
             "dtype": str(model.dtype).removeprefix("torch."),
             "adapter": model.adapter,
+            "calibration": calibration.fingerprint if calibration else None,
             "options": dict(sorted(self.options.items())),
         }
 
@@ -121,7 +123,7 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         plain = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(memoryview(plain.view(torch.uint8).numpy()))
+        digest.update(plain.view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 
