@@ -1,21 +1,41 @@
 """Typed answers beside true ones → the metrics of their task, over a whole data set.
 
-What a trainer calls after an epoch and a benchmark at its end. Each task has the metrics that its papers print; what is
-compared is the typed result, so that every model and every data set passes through the same few lines.
+What a trainer calls after an epoch. Each task has the metrics that its papers print; what is compared is the typed
+result, so that every model and every data set passes through the same few lines (``measures``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
+from florence2.data.records import Record
 from florence2.errors import DataError
-from florence2.evaluation.metrics import captions, classification, detection, grounding, masks, ocr, segmentation, vqa
+from florence2.evaluation.measures import measure
+from florence2.evaluation.samples import Sample
 from florence2.language import tasks
-from florence2.results import Answer, Box, Detections, Polygon, Segments, Text, TextRegions
+from florence2.results import Answer, Detections, Segments, Text, TextRegions
 
-A = TypeVar("A", bound=Answer)
-Figures = dict[str, "float | None"]
+AP = ("AP", "AP50", "AP75", "AR100")
+CAPTIONS = ("caption", ("CIDEr", "BLEU4", "ROUGEL"))
+READING = ("reading", ("accuracy", "CER", "WER"))
+_BY_TASK: dict[str, tuple[str, tuple[str, ...]]] = {
+    "<CAPTION>": CAPTIONS,
+    "<DETAILED_CAPTION>": CAPTIONS,
+    "<MORE_DETAILED_CAPTION>": CAPTIONS,
+    "<REGION_TO_DESCRIPTION>": CAPTIONS,
+    "<REGION_PROPOSAL>": ("proposals", AP),
+    "<DENSE_REGION_CAPTION>": ("proposals", AP),
+    "<CAPTION_TO_PHRASE_GROUNDING>": ("grounding", ("accuracy",)),
+    "<REGION_TO_CATEGORY>": ("category", ("accuracy",)),
+    "<OCR>": READING,
+    "<REGION_TO_OCR>": READING,
+}
+_BY_TYPE: dict[type[Answer], tuple[str, tuple[str, ...]]] = {
+    Text: ("vqa", ("accuracy", "ANLS")),
+    Detections: ("detection", AP),
+    Segments: ("segmentation", ("mIoU", "cIoU")),
+    TextRegions: ("spotting", ("F1", "precision", "recall", "det-F1")),
+}
 
 
 def score_answers(
@@ -48,148 +68,12 @@ def score_answers(
         raise DataError(f"{len(predicted)} answers were given and {len(truth)} are true; expected one truth for each")
     if not truth:
         raise DataError(f"there are no answers to {known.name} to score; give at least one")
-    true = [[value] if isinstance(value, Answer) else list(value) for value in truth]
-    for number, (answer, several) in enumerate(zip(predicted, true, strict=True)):
-        if not several:
-            raise DataError(f"sample {number} of {known.name} has no true answer; give at least one")
-        for given in (answer, *several):
-            if not isinstance(given, known.result):
-                found, expected = type(given).__name__, known.result.__name__
-                raise DataError(f"sample {number} of {known.name} holds a {found}, expected a {expected}")
-    scorer = _SCORERS.get(known.name) or _BY_TYPE[known.result]
-    figures = scorer(list(predicted), true)
-    return {name: value for name, value in figures.items() if value is not None}
-
-
-Scorer = Callable[[list[Any], list[list[Any]]], Figures]
-
-
-def _captions(predicted: list[Text], truth: list[list[Text]]) -> Figures:
-    figures = captions.score([answer.text for answer in predicted], _texts(truth))
-    return {name: figures[name] for name in ("CIDEr", "BLEU4", "ROUGEL")}
-
-
-def _questions(predicted: list[Text], truth: list[list[Text]]) -> Figures:
-    figures = vqa.score([answer.text for answer in predicted], _texts(truth))
-    return {name: figures[name] for name in ("accuracy", "ANLS")}
-
-
-def _categories(predicted: list[Text], truth: list[list[Text]]) -> Figures:
-    ranked = [[answer.text] for answer in predicted]
-    return {"accuracy": classification.top_k(ranked, _texts(truth))}
-
-
-def _reading(predicted: list[Text], truth: list[list[Text]]) -> Figures:
-    figures = ocr.score([answer.text for answer in predicted], [answer.text for answer in _single(truth)])
-    return {name: figures[name] for name in ("accuracy", "CER", "WER")}
-
-
-def _regions(predicted: list[TextRegions], truth: list[list[TextRegions]]) -> Figures:
-    true = _single(truth)
-    found = [_at_size_of(t, p).regions for p, t in zip(predicted, true, strict=True)]
-    figures = ocr.spotting(found, [answer.regions for answer in true])
-    return {name: figures[name] for name in ("F1", "precision", "recall", "det-F1")}
-
-
-def _objects(predicted: list[Detections], truth: list[list[Detections]]) -> Figures:
-    return _average_precision(predicted, _single(truth), named=True)
-
-
-def _boxes(predicted: list[Detections], truth: list[list[Detections]]) -> Figures:
-    return _average_precision(predicted, _single(truth), named=False)
-
-
-def _phrases(predicted: list[Detections], truth: list[list[Detections]]) -> Figures:
-    found: list[list[Box]] = []
-    true: list[list[Box]] = []
-    for answer, right in zip(predicted, _single(truth), strict=True):
-        objects = _at_size_of(right, answer).objects
-        phrases = list(dict.fromkeys(_folded(item.label) for item in right.objects))
-        for phrase in phrases:
-            # the model names a part of a single expression ("a man" of "a man in red"): all its boxes are meant for it
-            mine = [item for item in objects if len(phrases) == 1 or _folded(item.label) == phrase]
-            found += grounding.rank([[item.box for item in mine]], [[item.score for item in mine]])
-            true.append([item.box for item in right.objects if _folded(item.label) == phrase])
-    return {"accuracy": grounding.accuracy(found, true) if true else None}
-
-
-def _outlines(predicted: list[Segments], truth: list[list[Segments]]) -> Figures:
-    counts = []
-    for answer, right in zip(predicted, _single(truth), strict=True):
-        size = (right.width, right.height)
-        mine, true = (masks.fill(_polygons(a), size) for a in (_at_size_of(right, answer), right))
-        counts.append(segmentation.count(mine, true))
-    figures = segmentation.score_counts(counts)
-    return {name: figures[name] for name in ("mIoU", "cIoU")}
-
-
-_SCORERS: dict[str, Scorer] = {
-    "<CAPTION>": _captions,
-    "<DETAILED_CAPTION>": _captions,
-    "<MORE_DETAILED_CAPTION>": _captions,
-    "<REGION_TO_DESCRIPTION>": _captions,
-    "<REGION_PROPOSAL>": _boxes,
-    "<DENSE_REGION_CAPTION>": _boxes,
-    "<CAPTION_TO_PHRASE_GROUNDING>": _phrases,
-    "<REGION_TO_CATEGORY>": _categories,
-    "<OCR>": _reading,
-    "<REGION_TO_OCR>": _reading,
-}
-_BY_TYPE: dict[type[Answer], Scorer] = {
-    Text: _questions,
-    Detections: _objects,
-    Segments: _outlines,
-    TextRegions: _regions,
-}
-
-
-def _texts(truth: list[list[Text]]) -> list[list[str]]:
-    return [[answer.text for answer in several] for several in truth]
-
-
-def _single(truth: list[list[A]]) -> list[A]:
-    for number, several in enumerate(truth):
-        if len(several) > 1:
-            raise DataError(f"sample {number} has {len(several)} true answers; {several[0].task} is scored by one")
-    return [several[0] for several in truth]
-
-
-def _at_size_of(right: A, answer: A) -> A:
-    same = (answer.width, answer.height) == (right.width, right.height)
-    return answer if same else answer.resized(right.width, right.height)
-
-
-def _polygons(answer: Segments) -> list[Polygon]:
-    return [polygon for instance in answer.instances for polygon in instance.polygons]
-
-
-def _folded(label: str) -> str:
-    return label.strip().casefold()
-
-
-def _average_precision(predicted: list[Detections], truth: list[Detections], named: bool) -> Figures:
-    """COCO's AP. Objects of classes that no truth has change nothing: their AP does not exist."""
-    numbers = {
-        name: n for n, name in enumerate(sorted({item.label if named else "" for t in truth for item in t.objects}))
-    }
-    document: dict[str, Any] = {
-        "images": [{"id": n, "width": t.width, "height": t.height} for n, t in enumerate(truth)],
-        "categories": [{"id": n, "name": name} for name, n in numbers.items()],
-        "annotations": [],
-    }
-    results = []
-    for number, (answer, right) in enumerate(zip(predicted, truth, strict=True)):
-        for item in right.objects:
-            entry = {"image_id": number, "category_id": numbers[item.label if named else ""], "bbox": _sides(item.box)}
-            document["annotations"].append(entry)
-        for item in _at_size_of(right, answer).objects:
-            label = item.label if named else ""
-            if label in numbers:
-                entry = {"image_id": number, "category_id": numbers[label], "bbox": _sides(item.box)}
-                results.append({**entry, "score": item.score})
-    figures = detection.coco_ap(document, results) if numbers else {}
-    return {name: figures.get(name) for name in ("AP", "AP50", "AP75", "AR100")}
-
-
-def _sides(box: Box) -> list[float]:
-    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+    samples = []
+    for number, right in enumerate(truth):
+        several = (right,) if isinstance(right, Answer) else tuple(right)
+        size = (several[0].width, several[0].height) if several and isinstance(several[0], Answer) else (0, 0)
+        record = Record(image=None, id=str(number), width=size[0], height=size[1])
+        samples.append(Sample(id=str(number), record=record, task=known.name, truth=several))
+    name, shown = _BY_TASK.get(known.name) or _BY_TYPE[known.result]
+    figures = measure(name, samples, predicted).figures
+    return {key: value for key in shown if (value := figures.get(key)) is not None}
