@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from florence2.cli import convert, data, doctor, evaluate, info, parse, run, tasks, train, verify
+from florence2.cli import calibrate, compare, convert, data, doctor, evaluate, info, parse, run, tasks, train, verify
 from florence2.errors import Florence2Error
 
 
@@ -59,6 +59,8 @@ app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("calibrate")(calibrate.calibrate)
 app.add_typer(data.app, name="data")
 
 

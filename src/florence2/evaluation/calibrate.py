@@ -14,8 +14,10 @@ Naeini et al. (2015) for the expected calibration error.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -23,6 +25,8 @@ from numpy.typing import NDArray
 
 from florence2.checkpoints.calibration import Calibration, Curve, Of
 from florence2.errors import DataError
+from florence2.evaluation import runner
+from florence2.evaluation.benchmarks.records import Benchmark
 from florence2.evaluation.metrics.calibration import brier, ece
 from florence2.evaluation.metrics.libraries import library
 from florence2.evaluation.outcomes import Judged
@@ -83,6 +87,23 @@ def fit(
     if left_out:
         found["left out"] = left_out
     return Calibration(curves, found)
+
+
+def fit_run(folder: Path, find: Callable[[str], list[Benchmark]], data: Path | None = None) -> Calibration:
+    """The calibration of whoever answered the finished run in ``folder``, with his own scores, however they were shown.
+
+    Benchmarks of one task are pooled. ``data`` is where the data is now, if not where the run found it.
+    """
+    judged: dict[str, list[Judged]] = {}
+    asked: dict[str, int] = {}
+    for outcome in runner.stored(folder, find, data):
+        task = outcome.benchmark.task
+        own = outcome.measured.judged if outcome.uncalibrated is None else outcome.uncalibrated
+        first = asked.get(task, 0)
+        judged.setdefault(task, []).extend(replace(thing, sample=first + thing.sample) for thing in own)
+        asked[task] = first + len(outcome.samples)
+    notes = runner.read_notes(folder)
+    return fit(judged, notes={"of": notes["answerer"], "benchmarks": notes["benchmarks"]})
 
 
 def fit_curve(things: Sequence[Judged], of: Of = "score") -> Curve:

@@ -15,12 +15,13 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from florence2.checkpoints.calibration import Calibration
 from florence2.errors import DataError, Florence2Error
 from florence2.evaluation import bootstrap
 from florence2.evaluation.answerers import Answerer
@@ -79,13 +80,23 @@ class Given:
     errors: Mapping[int, str] = field(default_factory=dict)
 
 
-def run(plan: Plan, answerer: Answerer, folder: Path, watch: Watch = lambda *_: None) -> list[Outcome]:
+def run(
+    plan: Plan,
+    answerer: Answerer,
+    folder: Path,
+    watch: Watch = lambda *_: None,
+    calibration: Calibration | None = None,
+) -> list[Outcome]:
     """Answers everything that is not answered yet in ``folder``, and measures all.
+
+    ``calibration`` is what the answerer applied to its scores; the report then shows what it does to them.
 
     Raises DataError where the folder holds another run, or the data is not there. A sample that cannot be answered
     counts as the empty answer and is listed in ``Outcome.errors``.
     """
     begin(plan, answerer, folder)
+    if calibration is not None:
+        calibration.save(folder)
     outcomes = []
     for benchmark in plan.benchmarks:
         samples = plan.samples(benchmark)
@@ -93,7 +104,7 @@ def run(plan: Plan, answerer: Answerer, folder: Path, watch: Watch = lambda *_: 
         unseen = None
         if plan.blind and len({sample.photo for sample in samples}) > 1:
             unseen = ask(benchmark, samples, answerer, folder, watch, blind=True)
-        outcomes.append(outcome(benchmark, samples, given, unseen))
+        outcomes.append(outcome(benchmark, samples, given, unseen, calibration))
     return outcomes
 
 
@@ -156,12 +167,14 @@ def ask(
             done.append(found)
             answered += len(part)
             watch(title, answered, len(samples))
-    flat = [item for found in done for item in found]
-    errors = {number: item for number, item in enumerate(flat) if isinstance(item, str)}
-    answers = tuple(
-        _empty(sample) if isinstance(item, str) else item for sample, item in zip(samples, flat, strict=True)
-    )
-    return Given(answers, errors)
+    return _given(samples, done)
+
+
+def _given(samples: Sequence[Sample], found: Sequence[Sequence[Answer | str]]) -> Given:
+    """An error counts as the empty answer."""
+    flat = [item for part in found for item in part]
+    answers = (_empty(sample) if isinstance(item, str) else item for sample, item in zip(samples, flat, strict=True))
+    return Given(tuple(answers), {number: item for number, item in enumerate(flat) if isinstance(item, str)})
 
 
 def chunks(samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -272,7 +285,13 @@ def _write(path: Path, content: str) -> None:
 # Measuring
 
 
-def outcome(benchmark: Benchmark, samples: Sequence[Sample], given: Given, unseen: Given | None = None) -> Outcome:
+def outcome(
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    given: Given,
+    unseen: Given | None = None,
+    calibration: Calibration | None = None,
+) -> Outcome:
     measured = measure(benchmark.measure, samples, given.answers)
     photos = [sample.photo for sample in samples]
     intervals = {
@@ -280,6 +299,8 @@ def outcome(benchmark: Benchmark, samples: Sequence[Sample], given: Given, unsee
         for name, statistic in measured.statistics.items()
         if (found := bootstrap.interval(statistic, photos)) is not None
     }
+    curve = calibration.curves.get(benchmark.task) if calibration is not None else None
+    before = tuple(replace(j, score=curve.score(j.score)) for j in measured.judged) if curve else None
     return Outcome(
         benchmark=benchmark,
         samples=tuple(samples),
@@ -288,25 +309,31 @@ def outcome(benchmark: Benchmark, samples: Sequence[Sample], given: Given, unsee
         measured=measured,
         intervals=intervals,
         blind=None if unseen is None else measure(benchmark.measure, samples, unseen.answers).figures,
+        uncalibrated=before,
     )
 
 
-def stored(folder: Path, find: Callable[[str], list[Benchmark]], data: Path | None = None) -> Iterator[Outcome]:
-    """The outcomes of a run that is finished, from its answers and its data; no model is needed."""
-    notes = read_notes(folder)
-    benchmarks = tuple(benchmark for name in notes["benchmarks"] for benchmark in find(name))
-    plan = Plan(benchmarks=benchmarks, data=data or Path(notes["data"]), limit=notes["limit"], blind=notes["blind"])
-    for benchmark in benchmarks:
+def stored(
+    folder: Path,
+    find: Callable[[str], list[Benchmark]],
+    data: Path | None = None,
+    names: Sequence[str] | None = None,
+) -> Iterator[Outcome]:
+    """The outcomes of a finished run, from its answers and its data; no model is needed.
+
+    ``data`` replaces the folder that the run found its data in, ``names`` are benchmarks of it.
+    Raises DataError where answers are missing.
+    """
+    notes, calibration = read_notes(folder), Calibration.load(folder)
+    wanted = tuple(b for name in (notes["benchmarks"] if names is None else names) for b in find(name))
+    plan = Plan(benchmarks=wanted, data=data or Path(notes["data"]), limit=notes["limit"], blind=notes["blind"])
+    for benchmark in wanted:
         samples = plan.samples(benchmark)
-        given = []
-        for blind in (False, True):
-            path = _answers_path(folder, benchmark, blind)
-            if blind and not path.exists():
-                continue
-            flat = [item for part in read_answers(path, chunks(samples), whole=True) for item in part]
-            errors = {number: item for number, item in enumerate(flat) if isinstance(item, str)}
-            answers = tuple(
-                _empty(sample) if isinstance(item, str) else item for sample, item in zip(samples, flat, strict=True)
-            )
-            given.append(Given(answers, errors))
-        yield outcome(benchmark, samples, *given)
+        seen, unseen = (_answers_path(folder, benchmark, blind) for blind in (False, True))
+        yield outcome(
+            benchmark,
+            samples,
+            _given(samples, read_answers(seen, chunks(samples), whole=True)),
+            _given(samples, read_answers(unseen, chunks(samples), whole=True)) if unseen.exists() else None,
+            calibration,
+        )

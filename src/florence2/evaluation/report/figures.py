@@ -7,7 +7,7 @@ import math
 from florence2.evaluation.report.markup import Html, join, tag
 
 MISSING = "–"
-_ERRORS = ("CER", "WER", "ECE", "Brier", "Levenshtein")
+_ERRORS = ("CER", "WER", "ECE", "Brier", "Levenshtein", "boxes")
 """Of these, less is better."""
 
 
@@ -17,9 +17,11 @@ def _base(name: str) -> str:
 
 
 def unit(name: str) -> str:
-    """ "%", "×100", "characters"; nothing for a number of things."""
+    """ "%", "×100", "characters", "per class"; nothing for a number of things."""
     if name == "count":
         return ""
+    if name == "absent-boxes":
+        return "per class"
     if "CIDEr" in name:
         return "×100"
     return "characters" if "Levenshtein" in name else "%"
@@ -36,7 +38,7 @@ def shown(name: str, value: float | None) -> str:
         return MISSING
     if not unit(name):
         return number(round(value))
-    printed = f"{value * factor(name):.{2 if unit(name) == 'characters' else 1}f}"
+    printed = f"{value * factor(name):.{1 if factor(name) == 100 else 2}f}"
     return printed.removeprefix("-") if float(printed) == 0 else printed.replace("-", "\N{MINUS SIGN}")
 
 
