@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from florence2 import checkpoints
+from florence2.checkpoints.calibration import Calibration, Curve
 from florence2.config import NANO
 from florence2.data.targets import pairs
 from florence2.language.tasks import TASKS
@@ -146,6 +147,17 @@ def test_new_words_are_learned_and_saved(still: Path) -> None:
     tokenizer = checkpoints.load(folder / "model").tokenizer
     assert tokenizer is not None
     assert len(tokenizer.encode("zebrafinch")) == 1
+
+
+def test_a_calibration_of_other_weights_is_not_kept(still: Path) -> None:
+    """It says how often the model was right that began, not the one that was trained."""
+    folder = still / "calibrated"
+    checkpoints.save(checkpoints.load(still / "model"), folder)
+    Calibration({"<OD>": Curve((0.0, 1.0), (0.1, 0.9))}).save(folder)
+    assert checkpoints.load(folder).calibration is not None
+    model = {"source": str(folder), "new_words": ["zebrafinch"]}
+    trained = train(small.recipe(still, "uncalibrated", model=model, schedule={"steps": 1}), watchers=()).folder
+    assert checkpoints.load(trained / "model").calibration is None
 
 
 def test_the_best_model_is_kept(still: Path) -> None:

@@ -68,7 +68,7 @@ def extend_vocabulary(checkpoint: Checkpoint, words: Iterable[str], special: boo
     model.text.shared.weight = nn.Parameter(torch.cat(rows))
     model.text.logits_bias = nn.functional.pad(model.text.logits_bias, (0, len(rows) - 1))
     model.config, model.text.config = config, text
-    return dataclasses.replace(checkpoint, model=model, tokenizer=extended, config=config)
+    return dataclasses.replace(checkpoint, model=model, tokenizer=extended, config=config, calibration=None)
 
 
 def read_tokenizer(folder: Path, text: TextConfig) -> Tokenizer | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
@@ -50,6 +51,7 @@ def convert(
     if adapter:
         checkpoints.load_adapter(loaded.model, adapter)
         checkpoints.merge_adapter(loaded.model)
+        loaded = dataclasses.replace(loaded, calibration=None)  # of the weights before
     folder = checkpoints.save(loaded, out, layout=layout.value, dtype=kept, overwrite=overwrite)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     merged = f" with {adapter} merged into it" if adapter else ""

@@ -46,7 +46,7 @@ def fitted(checkpoint: Checkpoint, recipe: Recipe, device: torch.device) -> Chec
     choice = recipe.model
     if choice.new_words:
         checkpoint = extend_vocabulary(checkpoint, choice.new_words)
-    checkpoint = _with_size(checkpoint, recipe)
+    checkpoint = dataclasses.replace(_with_size(checkpoint, recipe), calibration=None)  # of weights that will change
     model = checkpoint.model.to(device)
     if recipe.lora is not None:
         add_adapter(model, recipe.lora)
