@@ -20,12 +20,13 @@ LEVEL = 0.95
 
 
 def interval(
-    statistic: Statistic, photos: Sequence[str], draws: int = DRAWS, seed: int = 0
+    statistic: Statistic, photos: Sequence[str], draws: int | None = None, seed: int = 0
 ) -> tuple[float, float] | None:
     """The percentile interval (95 %) of a figure; ``photos[i]`` is the photo of sample i.
 
     None where there are fewer than two photos, or the figure does not exist in most draws.
     """
+    draws = DRAWS if draws is None else draws
     values = [value for w in weights(photos, draws, seed) if (value := statistic(w)) is not None]
     if len(values) < max(draws / 2, 1):
         return None
@@ -46,9 +47,10 @@ class Difference:
 
 
 def difference(
-    first: Statistic, second: Statistic, photos: Sequence[str], draws: int = DRAWS, seed: int = 0
+    first: Statistic, second: Statistic, photos: Sequence[str], draws: int | None = None, seed: int = 0
 ) -> Difference | None:
     """None where the figure does not exist, or there are fewer than two photos."""
+    draws = DRAWS if draws is None else draws
     ones = numpy.ones(len(photos))
     a, b = first(ones), second(ones)
     if a is None or b is None:

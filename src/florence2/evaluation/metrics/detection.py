@@ -140,8 +140,8 @@ class Rankings:
 
     def ap(self, weights: matching.Floats, iou: int | None = None) -> float | None:
         """COCO's AP where image m counts ``weights[m]`` times; with all 1 that of ``coco_ap``."""
-        found = numpy.array([ranking.ap(weights) for ranking in self.rankings]).reshape(-1, len(matching.THRESHOLDS))
-        return _mean(found if iou is None else found[:, iou])
+        thresholds = slice(None) if iou is None else slice(iou, iou + 1)
+        return _mean(numpy.array([ranking.ap(weights, thresholds) for ranking in self.rankings]))
 
 
 def rankings(truth: Mapping[str, Any], results: Sequence[Entry], kind: Kind = "bbox") -> Rankings:

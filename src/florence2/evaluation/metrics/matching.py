@@ -86,14 +86,15 @@ class Ranking:
     wanted: Floats
     """(M,) true things in each image."""
 
-    def ap(self, weights: Floats) -> Floats:
-        """Average precision (T,) where image m counts ``weights[m]`` times; -1 without truth."""
+    def ap(self, weights: Floats, thresholds: slice = slice(None)) -> Floats:
+        """Average precision at some thresholds where image m counts ``weights[m]`` times; -1 without truth."""
         wanted = float(self.wanted @ weights)
+        right, wrong = self.right[thresholds], self.wrong[thresholds]
         if wanted <= 0:
-            return numpy.full(len(THRESHOLDS), -1.0)
+            return numpy.full(len(right), -1.0)
         counts = weights[self.images]
         return numpy.array(
-            [_interpolated(r * counts, w * counts, wanted).mean() for r, w in zip(self.right, self.wrong, strict=True)]
+            [_interpolated(r * counts, w * counts, wanted).mean() for r, w in zip(right, wrong, strict=True)]
         )
 
 
