@@ -1,17 +1,19 @@
 """Any folder of packs (tars of photos and records) as benchmarks: each task that the annotations allow.
 
-What people wrote and what templates made (``origin`` "rule") are benchmarks of their own. Questions are drawn by the id
-of the record alone, so every run asks the same.
+What people wrote and what templates made (``origin`` "rule" or "scene") are benchmarks of their own. Questions are
+drawn by the id of the record alone, so every run asks the same.
 
     packs/caption                   one caption beside those of people; <CAPTION>
     packs/phrases                   one phrase of people and its boxes; <CAPTION_TO_PHRASE_GROUNDING>
     packs/captions-grounded         a whole caption, all its phrases
+    packs/expressions               an expression of people and its box
     packs/references                a templated expression and its box
     packs/detection                 all objects, where a class list is known to be complete; <OD>
     packs/closed                    labels that are there and two that are not; <OPEN_VOCABULARY_DETECTION>
     packs/proposals                 <REGION_PROPOSAL>
     packs/region-category           the name of a box of 2 % of the photo or more; <REGION_TO_CATEGORY>
     packs/region-segmentation       the outline of such a box; <REGION_TO_SEGMENTATION>
+    packs/expression-segmentation   an expression of people and the outline that it means
     packs/referring-segmentation    a templated expression and the outline that it means
     packs/words                     photos of one word; <OCR>
     packs/text-regions              words or lines with quads, street and documents; <OCR_WITH_REGION>
@@ -44,7 +46,8 @@ ABSENT = 2
 """Classes that are not there, asked per photo."""
 MOST = 2
 """Questions, boxes and expressions of one photo, at most: no photo shall count for many."""
-TEMPLATE = "rule"
+TEMPLATES = ("rule", "scene")
+"""Origins of what a program wrote: rules over boxes, composed scenes."""
 
 Teacher = Callable[[Record], Iterator[Sample]]
 
@@ -57,7 +60,8 @@ def _captions(record: Record) -> Iterator[Sample]:
 
 def _phrases(record: Record) -> Iterator[Sample]:
     name = "<CAPTION_TO_PHRASE_GROUNDING>"
-    for number in _some(range(len(record.phrases)), record, "phrases"):
+    found = [number for number, phrase in enumerate(record.phrases) if phrase.boxes]
+    for number in _some(found, record, "phrases"):
         phrase = record.phrases[number]
         truth = _detections(record, name, [(phrase.text, _inside(box, record)) for box in phrase.boxes])
         yield _sample(record, f"phrase{number}", name, phrase.text, truth)
@@ -66,16 +70,23 @@ def _phrases(record: Record) -> Iterator[Sample]:
 def _grounded(record: Record) -> Iterator[Sample]:
     name = "<CAPTION_TO_PHRASE_GROUNDING>"
     for number in dict.fromkeys(phrase.caption for phrase in record.phrases if phrase.caption is not None):
+        if not 0 <= number < len(record.captions):
+            raise DataError(f"{record.where}: a phrase is from caption {number}, there are {len(record.captions)}")
         found = [(p.text, _inside(box, record)) for p in record.phrases if p.caption == number for box in p.boxes]
         yield _sample(record, f"caption{number}", name, record.captions[number], _detections(record, name, found))
 
 
-def _references(record: Record) -> Iterator[Sample]:
+def _references(templated: bool) -> Teacher:
     name = "<CAPTION_TO_PHRASE_GROUNDING>"
-    for number in _some(range(len(record.refs)), record, "references"):
-        ref = record.refs[number]
-        truth = _detections(record, name, [(ref.text, _inside(ref.box, record))])
-        yield _sample(record, f"reference{number}", name, ref.text, truth)
+
+    def ask(record: Record) -> Iterator[Sample]:
+        numbers = [n for n, ref in enumerate(record.refs) if (ref.origin in TEMPLATES) == templated]
+        for number in _some(numbers, record, "references"):
+            ref = record.refs[number]
+            truth = _detections(record, name, [(ref.text, _inside(ref.box, record))])
+            yield _sample(record, f"reference{number}", name, ref.text, truth)
+
+    return ask
 
 
 def _objects(name: str) -> Teacher:
@@ -112,12 +123,17 @@ def _outlines(record: Record) -> Iterator[Sample]:
             yield _sample(record, f"object{number}", name, _inside(thing.box, record), _answer(target.answer))
 
 
-def _referred(record: Record) -> Iterator[Sample]:
+def _referred(templated: bool) -> Teacher:
     name = "<REFERRING_EXPRESSION_SEGMENTATION>"
-    targets = taught(record, name, Choices())
-    for number in _some(range(len(targets)), record, "referred"):
-        expression = targets[number].prefix[len(name) :]
-        yield _sample(record, f"expression{number}", name, expression, _answer(targets[number].answer))
+
+    def ask(record: Record) -> Iterator[Sample]:
+        kept = tuple(ref for ref in record.refs if (ref.origin in TEMPLATES) == templated)
+        targets = taught(replace(record, refs=kept), name, Choices())
+        for number in _some(range(len(targets)), record, "referred"):
+            expression = targets[number].prefix[len(name) :]
+            yield _sample(record, f"expression{number}", name, expression, _answer(targets[number].answer))
+
+    return ask
 
 
 def _words(record: Record) -> Iterator[Sample]:
@@ -150,7 +166,7 @@ def _region_text(record: Record) -> Iterator[Sample]:
 
 def _questions(templated: bool) -> Teacher:
     def ask(record: Record) -> Iterator[Sample]:
-        numbers = [n for n, q in enumerate(record.qa) if q.answers and (q.origin == TEMPLATE) == templated]
+        numbers = [n for n, q in enumerate(record.qa) if q.answers and (q.origin in TEMPLATES) == templated]
         for number in _draw(numbers, MOST, record, f"questions {templated}"):
             question = record.qa[number]
             truth = tuple(_text(record, "<ASK>", answer) for answer in question.answers)
@@ -205,7 +221,8 @@ def _only(record: Record, thing: Thing) -> Record:
 def _inside(box: Box, record: Record) -> Box:
     """Boxes may stick out of the photo by rounding."""
     x0, y0, x1, y1 = box
-    return (max(0.0, x0), max(0.0, y0), min(float(record.width), x1), min(float(record.height), y1))
+    width, height = float(record.width), float(record.height)
+    return (min(max(0.0, x0), width), min(max(0.0, y0), height), max(min(width, x1), 0.0), max(min(height, y1), 0.0))
 
 
 def _large(record: Record, purpose: str, outlined: bool = False) -> list[tuple[int, Thing]]:
@@ -295,7 +312,11 @@ BENCHMARKS: tuple[Benchmark, ...] = (
         "A whole caption is the prompt; a phrase has the boxes that carry its words, any of its true boxes counts.",
     ),
     _benchmark(
-        "references", "Templated expressions", GROUND, "grounding", "accuracy", _references,
+        "expressions", "Expressions of people", GROUND, "grounding", "accuracy", _references(templated=False),
+        "A referring expression is the prompt; right where the best box overlaps by 0.5. At most two per photo.",
+    ),
+    _benchmark(
+        "references", "Templated expressions", GROUND, "grounding", "accuracy", _references(templated=True),
         "A templated expression is the prompt; right where the best box overlaps by 0.5. At most two per photo.",
         templated=True,
     ),
@@ -320,8 +341,13 @@ BENCHMARKS: tuple[Benchmark, ...] = (
         "Boxes of 2 % of the photo and more with an outline, at most two per photo, of different classes.",
     ),
     _benchmark(
+        "expression-segmentation", "Expression of people to outline", "<REFERRING_EXPRESSION_SEGMENTATION>",
+        "segmentation", "mIoU", _referred(templated=False),
+        "A referring expression; the truth is its outline, or that of the object with its box. At most two per photo.",
+    ),
+    _benchmark(
         "referring-segmentation", "Templated expression to outline", "<REFERRING_EXPRESSION_SEGMENTATION>",
-        "segmentation", "mIoU", _referred,
+        "segmentation", "mIoU", _referred(templated=True),
         "A templated expression; the truth is the outline of the object that has its box. At most two per photo.",
         templated=True,
     ),
