@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy
 
+from florence2.errors import DataError
 from florence2.evaluation.measures import sums
 from florence2.evaluation.metrics import boxes as overlap
 from florence2.evaluation.metrics import detection as precision
@@ -30,9 +31,9 @@ def proposals(samples: Sequence[Sample], answers: Sequence[Detections]) -> Measu
 
 
 def closed(samples: Sequence[Sample], answers: Sequence[Detections]) -> Measured:
-    """Detection of the labels that a sample gives; those without a true box are absent."""
+    """Detection of the labels that a sample gives; those without a true box or a crowd are absent."""
     measured = _average_precision(samples, answers, named=True)
-    absent = [set(cast("tuple[str, ...]", s.given)) - {o.label for o in _true(s).objects} for s in samples]
+    absent = [_asked(s) - {o.label for o in (*_true(s).objects, *s.ignored)} for s in samples]
     false = [sum(o.label in without for o in a.objects) for a, without in zip(answers, absent, strict=True)]
     empty = [len(w - {o.label for o in a.objects}) for a, w in zip(answers, absent, strict=True)]
     extra: dict[str, Statistic] = {
@@ -67,7 +68,8 @@ def grounding(samples: Sequence[Sample], answers: Sequence[Detections]) -> Measu
             scores.append([o.score for o in mine])
             true.append([o.box for o in _true(sample).objects if _folded(o.label) == phrase])
             owners.append(number)
-    figures = phrases.score(found, true, scores) if true else {}
+    rows = sorted(zip(true, found, scores, strict=True))  # of equal scores mAP takes the first phrase first
+    figures = phrases.score([f for _, f, _ in rows], [t for t, _, _ in rows], [s for _, _, s in rows]) if rows else {}
     hits = {
         "accuracy": _hits(found, true, 1, "any"),
         "R@5": _hits(found, true, 5, "any"),
@@ -113,6 +115,12 @@ def _true(sample: Sample) -> Detections:
     return cast(Detections, sample.truth[0])
 
 
+def _asked(sample: Sample) -> set[str]:
+    if not isinstance(sample.given, tuple) or not all(isinstance(label, str) for label in sample.given):
+        raise DataError(f"{sample.id} gives {sample.given!r}, expected the labels that are asked for")
+    return set(cast("tuple[str, ...]", sample.given))
+
+
 # Average precision
 
 
@@ -122,25 +130,29 @@ def _average_precision(samples: Sequence[Sample], answers: Sequence[Detections],
     if not names:
         nothing = tuple(None if not a.objects else 0.0 for a in answers)
         return Measured(figures=dict.fromkeys(("AP", "AP50", "AP75", "AR100")), cases=nothing, case="F1")
-    truth, results = _documents(samples, answers, names, named)
+    # Of equal scores COCO takes the first image first; here none is the first because of where it stands.
+    order = sorted(range(count), key=lambda n: _content(samples[n], answers[n]))
+    truth, results = _documents([samples[n] for n in order], [answers[n] for n in order], names, named)
     evaluation = precision.evaluate(truth, results)
     ranked = precision.rankings(truth, results)
+    places = numpy.array(order)
     statistics: dict[str, Statistic] = {
-        "AP": ranked.ap,
-        "AP50": lambda weights: ranked.ap(weights, 0),
-        "AP75": lambda weights: ranked.ap(weights, 5),
+        "AP": lambda weights: ranked.ap(weights[places]),
+        "AP50": lambda weights: ranked.ap(weights[places], 0),
+        "AP75": lambda weights: ranked.ap(weights[places], 5),
     }
     right, wrong, wanted = numpy.zeros(count), numpy.zeros(count), numpy.zeros(count)
     judged: list[Judged] = []
     for ranking in ranked.rankings:
         hit, miss = ranking.right[0], ranking.wrong[0]  # IoU 0.5
-        right += numpy.bincount(ranking.images, hit, minlength=count)
-        wrong += numpy.bincount(ranking.images, miss, minlength=count)
-        wanted += ranking.wanted
+        owners = places[ranking.images]
+        right += numpy.bincount(owners, hit, minlength=count)
+        wrong += numpy.bincount(owners, miss, minlength=count)
+        wanted[places] += ranking.wanted
         counted = hit | miss
         judged += [
-            Judged(int(image), float(score), bool(good))
-            for image, score, good in zip(ranking.images[counted], ranking.scores[counted], hit[counted], strict=True)
+            Judged(int(owner), float(score), bool(good))
+            for owner, score, good in zip(owners[counted], ranking.scores[counted], hit[counted], strict=True)
         ]
     sizes = right + wrong + wanted
     classes: dict[str, Figures] = {}
@@ -162,6 +174,15 @@ def _average_precision(samples: Sequence[Sample], answers: Sequence[Detections],
     )
 
 
+def _content(sample: Sample, answer: Detections) -> tuple[Any, ...]:
+    """Equal only where samples can be exchanged. What is true comes first, so that two models are ordered alike."""
+    true, ignored, found = (
+        [(o.box, o.label, o.score) for o in objects]
+        for objects in (_true(sample).objects, sample.ignored, answer.objects)
+    )
+    return true, ignored, sample.areas, found
+
+
 def _documents(
     samples: Sequence[Sample], answers: Sequence[Detections], names: Sequence[str], named: bool
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -175,6 +196,8 @@ def _documents(
     results = []
     for number, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
         areas = sample.areas or (None,) * len(_true(sample).objects)
+        if len(areas) != len(_true(sample).objects):
+            raise DataError(f"{sample.id} has {len(areas)} areas of {len(_true(sample).objects)} true objects")
         for item, area in zip(_true(sample).objects, areas, strict=True):
             entry = _entry(number, numbers[item.label if named else ""], item.box)
             truth["annotations"].append(entry if area is None else {**entry, "area": area})

@@ -26,7 +26,7 @@ def segmentation(samples: Sequence[Sample], answers: Sequence[Segments]) -> Meas
     ious = [s / c if c else 1.0 for s, c in counts]
     statistics = {
         "mIoU": sums.mean(ious),
-        "cIoU": sums.ratio(shared, covered),
+        "cIoU": _overall(sums.ratio(shared, covered)),
         **{f"Pr@{limit}": sums.mean([value >= limit for value in ious]) for limit in overlap.THRESHOLDS},
     }
     return Measured(
@@ -40,6 +40,16 @@ def segmentation(samples: Sequence[Sample], answers: Sequence[Segments]) -> Meas
             if len(answer.instances) == 1  # the mask of several belongs to no single score
         ),
     )
+
+
+def _overall(ratio: Statistic) -> Statistic:
+    """Nothing was to be found and nothing was: 1, as in ``metrics``."""
+
+    def statistic(weights: Weights) -> float | None:
+        found = ratio(weights)
+        return 1.0 if found is None else found
+
+    return statistic
 
 
 def spotting(samples: Sequence[Sample], answers: Sequence[TextRegions]) -> Measured:
