@@ -12,6 +12,7 @@ from florence2.evaluation import bootstrap, runner
 from florence2.evaluation.benchmarks.records import Benchmark
 from florence2.evaluation.bootstrap import Difference
 from florence2.evaluation.outcomes import Outcome
+from florence2.evaluation.samples import Sample
 
 SHOWN = 5
 """Samples that got better, and worse, of each benchmark."""
@@ -88,9 +89,14 @@ def compare(
     return [of_outcomes(a, b) for a, b in pairs]
 
 
+def _asked(sample: Sample) -> tuple[object, ...]:
+    """What is asked, and what counts as right; the photo itself may lie elsewhere."""
+    return sample.id, sample.task, sample.given, sample.truth, sample.ignored, sample.areas, sample.illegible
+
+
 def of_outcomes(a: Outcome, b: Outcome) -> Compared:
     """Raises DataError where the two were asked different things."""
-    if [s.id for s in a.samples] != [s.id for s in b.samples]:
+    if [_asked(s) for s in a.samples] != [_asked(s) for s in b.samples]:
         raise DataError(f"the two runs were asked different questions of {a.benchmark.name}; run one of them again")
     photos = [sample.photo for sample in a.samples]
     figures = {
