@@ -16,6 +16,7 @@ from florence2.language import tasks
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "README.zh-CN.md"]
 GUIDES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
+RECIPES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "recipes").glob("finetune-*.md"))
 NEEDS_NETWORK = re.compile(r'from_pretrained\("microsoft|microsoft/Florence-2')
 
 
@@ -70,7 +71,20 @@ def test_commands(command: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("page", [*PAGES, *GUIDES])
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RECIPES)
+def test_pages_of_recipes(page: str, tmp_path: Path) -> None:
+    """The data of each page is made, checked and shown as it says; its training is explained, which reads the data too."""
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    found = [*commands(page), f"florence2 train recipes/{Path(page).stem}.toml --explain"]
+    assert f"florence2 train recipes/{Path(page).stem}.toml" in (ROOT / page).read_text(encoding="utf-8")
+    for command in found:
+        words = [sys.executable, "-m", *shlex.split(command)]
+        result = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+        assert result.returncode == 0, f"{command}: {result.stderr}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *GUIDES, *RECIPES])
 def test_links_and_pictures_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text)
