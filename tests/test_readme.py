@@ -74,7 +74,7 @@ def test_commands(command: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RECIPES)
 def test_pages_of_recipes(page: str, tmp_path: Path) -> None:
-    """The data of each page is made, checked and shown as it says; its training is explained, which reads the data too."""
+    """The data of each page is made, checked and shown as it says; its training is explained, which reads data too."""
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     found = [*commands(page), f"florence2 train recipes/{Path(page).stem}.toml --explain"]
     assert f"florence2 train recipes/{Path(page).stem}.toml" in (ROOT / page).read_text(encoding="utf-8")

@@ -638,3 +638,15 @@ def test_mistakes_are_explained() -> None:
     ):
         with pytest.raises(DataError, match=words):
             measure(name, samples, answers)  # type: ignore[arg-type]
+
+
+def test_classes_that_nobody_looked_for_count_neither_way() -> None:
+    """A photo of one class list beside a photo of another: what the other list alone knows is not wrong here."""
+    given = asked(
+        "detection",
+        (found("detection", ("dog", A)), found("detection", ("dog", A, 0.9), ("book", FAR, 0.95))),
+        (found("detection", ("book", FAR)), found("detection", ("book", FAR, 0.5))),
+    )
+    looked = replace(given, samples=(replace(given.samples[0], classes=("dog", "cat")), given.samples[1]))
+    assert looked.measured().figures["AP"] == pytest.approx(1)
+    assert given.measured().figures["AP"] == pytest.approx(0.75)  # the twin: the wrong book comes first

@@ -96,7 +96,7 @@ def fit_run(folder: Path, find: Callable[[str], list[Benchmark]], data: Path | N
     """
     judged: dict[str, list[Judged]] = {}
     asked: dict[str, int] = {}
-    for outcome in runner.stored(folder, find, data):
+    for outcome in runner.stored(folder, find, data, intervals=False):
         task = outcome.benchmark.task
         own = outcome.measured.judged if outcome.uncalibrated is None else outcome.uncalibrated
         first = asked.get(task, 0)

@@ -85,7 +85,7 @@ def compare(
             f"{first} was limited to {runs[0]['limit']} samples and {second} to {runs[1]['limit']}; "
             "the same must be asked"
         )
-    pairs = zip(runner.stored(first, find, data, common), runner.stored(second, find, data, common), strict=True)
+    pairs = zip(*(runner.stored(run, find, data, common, intervals=False) for run in (first, second)), strict=True)
     return [of_outcomes(a, b) for a, b in pairs]
 
 

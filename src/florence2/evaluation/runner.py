@@ -152,6 +152,7 @@ def ask(
 ) -> Given:
     path = _answers_path(folder, benchmark, blind)
     parts = chunks(samples)
+    cut_off_half_a_line(path)
     done = read_answers(path, parts)
     others = _next_photos(samples) if blind else {}
     title = f"{benchmark.title} (other photos)" if blind else benchmark.title
@@ -236,18 +237,27 @@ def _line(part: Sequence[Sample], found: Sequence[Answer | str]) -> str:
     return json.dumps({"samples": _digest(part), "answers": entries}, ensure_ascii=False)
 
 
-def read_answers(path: Path, parts: Sequence[Sequence[Sample]], whole: bool = False) -> list[list[Answer | str]]:
-    """The chunks that were answered. Half a line at the end, left by a run that was killed, is cut off.
-
-    Raises DataError where the answers are to other samples; with ``whole`` also where some are missing.
-    """
+def cut_off_half_a_line(path: Path) -> None:
+    """A run that was killed may have left one at the end."""
     content = path.read_bytes() if path.exists() else b""
     end = content.rfind(b"\n") + 1
     if end != len(content):
         with path.open("r+b") as file:
             file.truncate(end)
-    lines = content[:end].decode("utf-8").splitlines()
-    if len(lines) > len(parts) or (whole and len(lines) < len(parts)):
+
+
+def read_answers(path: Path, parts: Sequence[Sequence[Sample]], whole: bool = False) -> list[list[Answer | str]]:
+    """The chunks that were answered.
+
+    Raises DataError where the answers are to other samples; with ``whole`` also where some are missing.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    lines = content[: content.rfind(b"\n") + 1].decode("utf-8").splitlines()
+    if whole and len(lines) < len(parts):
+        raise DataError(
+            f"{path} has {len(lines)} of {len(parts)} chunks of answers: the run is not finished; start it again"
+        )
+    if len(lines) > len(parts):
         raise DataError(
             f"{path} has {len(lines)} chunks of answers, expected {len(parts)}; the data or the run differs"
         )
@@ -270,7 +280,10 @@ def read_answers(path: Path, parts: Sequence[Sequence[Sample]], whole: bool = Fa
 
 def _digest(part: Sequence[Sample]) -> str:
     """Of what is asked and what is right."""
-    told = [(s.id, s.task, s.given, [answer.to_dict() for answer in s.truth]) for s in part]
+    told = []
+    for s in part:
+        uncounted = ([(item.label, item.box) for item in s.ignored], s.areas, s.classes, s.illegible)
+        told.append((s.id, s.task, s.given, [answer.to_dict() for answer in s.truth], uncounted))
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -291,13 +304,14 @@ def outcome(
     given: Given,
     unseen: Given | None = None,
     calibration: Calibration | None = None,
+    intervals: bool = True,
 ) -> Outcome:
     measured = measure(benchmark.measure, samples, given.answers)
     photos = [sample.photo for sample in samples]
-    intervals = {
+    borders = {
         name: found
         for name, statistic in measured.statistics.items()
-        if (found := bootstrap.interval(statistic, photos)) is not None
+        if intervals and (found := bootstrap.interval(statistic, photos)) is not None
     }
     curve = calibration.curves.get(benchmark.task) if calibration is not None else None
     before = tuple(replace(j, score=curve.score(j.score)) for j in measured.judged) if curve else None
@@ -307,7 +321,7 @@ def outcome(
         answers=given.answers,
         errors=given.errors,
         measured=measured,
-        intervals=intervals,
+        intervals=borders,
         blind=None if unseen is None else measure(benchmark.measure, samples, unseen.answers).figures,
         uncalibrated=before,
     )
@@ -318,10 +332,11 @@ def stored(
     find: Callable[[str], list[Benchmark]],
     data: Path | None = None,
     names: Sequence[str] | None = None,
+    intervals: bool = True,
 ) -> Iterator[Outcome]:
     """The outcomes of a finished run, from its answers and its data; no model is needed.
 
-    ``data`` replaces the folder that the run found its data in, ``names`` are benchmarks of it.
+    ``data`` replaces the folder that the run found its data in, ``names`` are benchmarks of it. Intervals take time.
     Raises DataError where answers are missing.
     """
     notes, calibration = read_notes(folder), Calibration.load(folder)
@@ -336,4 +351,5 @@ def stored(
             _given(samples, read_answers(seen, chunks(samples), whole=True)),
             _given(samples, read_answers(unseen, chunks(samples), whole=True)) if unseen.exists() else None,
             calibration,
+            intervals,
         )

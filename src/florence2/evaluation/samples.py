@@ -27,6 +27,9 @@ class Sample:
     areas: tuple[float, ...] = ()
     """Square pixels of each true object, where they are not those of its box: COCO's small, medium and large go by the
     area of the mask."""
+    classes: tuple[str, ...] = ()
+    """The classes that were looked for in this photo, where not all: what is found of others counts neither for nor
+    against."""
     illegible: tuple[Quad, ...] = ()
     """Text that nobody can read; what is read there does not count."""
 

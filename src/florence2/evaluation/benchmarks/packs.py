@@ -192,6 +192,7 @@ def _with_crowds(record: Record, name: str, task: str, given: Given, things: Seq
         given=given,
         truth=(_detections(record, task, true),),
         ignored=ignored,
+        classes=record.exhaustive or (),
     )
 
 
@@ -322,7 +323,8 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     ),
     _benchmark(
         "detection", "Detection", "<OD>", "detection", "AP", _objects("<OD>"),
-        "COCO's AP over photos whose class list is complete; crowds and difficult things count neither way.",
+        "COCO's AP over photos whose class list is complete; crowds, difficult things and classes of other lists count "
+        "neither way.",
     ),
     _benchmark(
         "closed", "Detection of given labels", OVD, "closed", "AP", _closed,

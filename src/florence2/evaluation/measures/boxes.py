@@ -180,7 +180,7 @@ def _content(sample: Sample, answer: Detections) -> tuple[Any, ...]:
         [(o.box, o.label, o.score) for o in objects]
         for objects in (_true(sample).objects, sample.ignored, answer.objects)
     )
-    return true, ignored, sample.areas, found
+    return true, ignored, sample.areas, sample.classes, found
 
 
 def _documents(
@@ -207,7 +207,8 @@ def _documents(
                 truth["annotations"].append({**_entry(number, numbers[label], item.box), "iscrowd": 1})
         for item in answer.objects:
             label = item.label if named else ""
-            if label in numbers:
+            unknown = named and sample.classes and label not in sample.classes
+            if label in numbers and not unknown:
                 results.append({**_entry(number, numbers[label], item.box), "score": item.score})
     return truth, results
 
