@@ -16,6 +16,7 @@ drawn by the id of the record alone, so every run asks the same.
     packs/expression-segmentation   an expression of people and the outline that it means
     packs/referring-segmentation    a templated expression and the outline that it means
     packs/words                     photos of one word; <OCR>
+    packs/text                      all text of street photos and documents; <OCR>
     packs/text-regions              words or lines with quads, street and documents; <OCR_WITH_REGION>
     packs/region-text               the text in a box; <REGION_TO_OCR>
     packs/questions                 questions of people; <ASK>
@@ -139,6 +140,12 @@ def _referred(templated: bool) -> Teacher:
 def _words(record: Record) -> Iterator[Sample]:
     if record.text is not None and len(record.text) == 1 and _is_crop(record):
         yield _sample(record, "word", "<OCR>", None, _text(record, "<OCR>", record.text[0].text))
+
+
+def _whole_text(record: Record) -> Iterator[Sample]:
+    if record.text and not _is_crop(record):
+        for target in taught(record, "<OCR>", Choices()):
+            yield _sample(record, "text", "<OCR>", None, _answer(target.answer))
 
 
 def _text_regions(record: Record) -> Iterator[Sample]:
@@ -356,6 +363,11 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     _benchmark(
         "words", "Pictures of one word", "<OCR>", "reading", "accuracy-nocase", _words,
         "The whole word must be right, case aside.",
+    ),
+    _benchmark(
+        "text", "All text of a photo", "<OCR>", "reading", "CER", _whole_text,
+        "Words or lines in the order of the annotations, joined by spaces; edits of characters by the true length. "
+        "Photos with illegible text are not asked.",
     ),
     _benchmark(
         "text-regions", "Text with regions", "<OCR_WITH_REGION>", "spotting", "F1", _text_regions,
