@@ -32,7 +32,7 @@ def to_dict(record: Record) -> dict[str, Any]:
         "objects": None if objects is None else [_thing_dict(thing) for thing in objects],
         "exhaustive_classes": _class_list(record.exhaustive),
         "phrases": [
-            _filled({"caption": p.caption, "phrase": p.text, "start": p.start, "boxes": _shapes(p.boxes)})
+            {**_filled({"caption": p.caption, "phrase": p.text, "start": p.start}), "boxes": _shapes(p.boxes)}
             for p in record.phrases
         ],
         "refs": [
