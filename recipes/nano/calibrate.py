@@ -16,7 +16,6 @@ from pathlib import Path
 
 from florence2 import Florence2, checkpoints
 from florence2.data import read, write
-from florence2.errors import DataError
 from florence2.evaluation import runner
 from florence2.evaluation.answerers import Ours
 from florence2.evaluation.benchmarks import find
@@ -38,17 +37,9 @@ def main() -> None:
     if not packs.exists():
         records = read(a.data / "train", "packs")
         write((record for n, record in enumerate(records) if n % every == first), packs, "packs")
-    benchmarks = []
-    plan = Plan(benchmarks=tuple(find("packs")), data=packs)
-    for benchmark in plan.benchmarks:
-        try:
-            plan.samples(benchmark)
-        except DataError as error:
-            print(f"left out: {error}")
-        else:
-            benchmarks.append(benchmark)
+    benchmarks, _ = runner.possible(find("packs"), packs)
+    plan = Plan(benchmarks=tuple(benchmarks), data=packs)
     loaded = dataclasses.replace(checkpoints.load(a.checkpoint), calibration=None)
-    plan = dataclasses.replace(plan, benchmarks=tuple(benchmarks))
     runner.run(plan, Ours(Florence2(loaded)), folder, lambda *state: print(*state, end="\r"))
     calibration = fit_run(folder, find)
     for task, figures in calibration.notes["tasks"].items():

@@ -71,6 +71,17 @@ def test_a_model_on_benchmarks(prepared: Path, tmp_path: Path) -> None:
     assert json.loads(output)["packs/caption"]["samples"] == 12
 
 
+def test_a_group_leaves_out_what_the_data_cannot_ask(prepared: Path, tmp_path: Path) -> None:
+    code, output = evaluate(prepared, tmp_path / "run", "-b", "packs", "--beams", 1, "--limit", 2)
+    assert code == 0, output
+    assert "nothing to ask for packs/phrases" in output
+    found = set(json.loads((tmp_path / "run" / "report.json").read_text())["benchmarks"])
+    assert found == {"packs/caption", "packs/questions", "packs/questions-templated"}
+    code, output = evaluate(prepared, tmp_path / "other", "-b", "packs/words")
+    assert code == 2
+    assert "holds nothing that packs/words could ask" in output
+
+
 def test_calibrate(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model whose answers are right by half, whatever it says of itself: its scores become one half."""
     run = tmp_path / "run"

@@ -15,6 +15,7 @@ from florence2.errors import DataError
 if TYPE_CHECKING:
     from florence2.checkpoints.calibration import Calibration
     from florence2.evaluation.answerers import Answerer
+    from florence2.evaluation.benchmarks import Benchmark
     from florence2.evaluation.outcomes import Outcome
     from florence2.evaluation.runner import Watch
 
@@ -110,11 +111,9 @@ def evaluate(
     elif peer is not None and (model is not None or adapter is not None or reference):
         raise DataError("--peer takes the place of --model, --adapter and --reference; give one or the other")
     else:
-        from florence2.evaluation.benchmarks import find
         from florence2.evaluation.runner import Plan
 
-        chosen = {b.name: b for name in benchmark for b in find(name)}
-        plan = Plan(benchmarks=tuple(chosen.values()), data=data, limit=limit, blind=blind)
+        plan = Plan(benchmarks=_chosen(benchmark, data), data=data, limit=limit, blind=blind)
         calibration: Calibration | None = None
         answerer: Answerer
         if peer is not None:
@@ -129,6 +128,22 @@ def evaluate(
             options: Any = {} if beams is None else {"num_beams": beams}
             answerer = Ours(loaded, **options, **({"reference": True} if reference else {}))
         _measure(plan, answerer, calibration, output, json)
+
+
+def _chosen(names: list[str], data: Path) -> tuple[Benchmark, ...]:
+    """Each once. Of a group, those that the data has questions for; what is named itself must have some."""
+    from florence2.evaluation import runner
+    from florence2.evaluation.benchmarks import find
+
+    chosen: dict[str, Benchmark] = {}
+    for name in names:
+        found = find(name)
+        if len(found) > 1:
+            found, without = runner.possible(found, data)
+            if without:
+                typer.echo(f"nothing to ask for {', '.join(b.name for b in without)}", err=True)
+        chosen |= {benchmark.name: benchmark for benchmark in found}
+    return tuple(chosen.values())
 
 
 def _measure(plan: Any, answerer: Answerer, calibration: Calibration | None, output: Path, json: bool) -> None:

@@ -72,6 +72,14 @@ class Plan:
         return tuple(every)
 
 
+def possible(benchmarks: Sequence[Benchmark], data: Path) -> tuple[list[Benchmark], list[Benchmark]]:
+    """Those of a group that the data has questions for, and the others. Raises DataError where it has none for any."""
+    asking = [benchmark for benchmark in benchmarks if next(benchmark.samples(data), None) is not None]
+    if not asking:
+        raise DataError(f"{data} holds nothing that {', '.join(b.name for b in benchmarks)} could ask")
+    return asking, [benchmark for benchmark in benchmarks if benchmark not in asking]
+
+
 @dataclass(frozen=True)
 class Given:
     """The answers to the samples of one benchmark."""
