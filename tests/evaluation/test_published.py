@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -22,9 +23,10 @@ from florence2.errors import DataError, ImageError
 from florence2.evaluation import score_answers
 from florence2.evaluation.benchmarks import captions, detection, grounding, questions, refer, segmentation, sources
 from florence2.evaluation.benchmarks.records import Benchmark
+from florence2.evaluation.measures import measure
 from florence2.evaluation.samples import Sample
 from florence2.language import tasks
-from florence2.results import Detections, Segments, Text
+from florence2.results import Answer, Detections, Segments, Text
 
 ALL: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -741,3 +743,21 @@ def test_what_is_doubtful_is_said() -> None:
         assert "test-dev" in ALL[name].protocol
         assert all("test-dev" in p.source for p in ALL[name].paper)
     assert all(protocol in ALL["flickr30k-entities"].protocol for protocol in ("ANY-BOX", "MERGED-BOXES"))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_truth_is_perfect_and_nothing_is_not(name: str, library: Path) -> None:
+    """A caption beside several of people cannot have CIDEr 10, and where people disagree no answer agrees with all: of
+    these BLEU and the exact match are 1."""
+    benchmark = ALL[name]
+    samples = read(name, library)
+    truth = measure(benchmark.measure, samples, [sample.truth[0] for sample in samples]).figures
+    silent = [dataclasses.replace(sample.truth[0], **nothing(sample.truth[0])) for sample in samples]
+    nought = measure(benchmark.measure, samples, silent).figures
+    figure = {"caption": "BLEU1", "vqa": "EM"}.get(benchmark.measure, benchmark.main)
+    assert truth[figure] == pytest.approx(1)
+    assert nought[figure] == pytest.approx(0, abs=1e-6)
+
+
+def nothing(answer: Answer) -> dict[str, Any]:
+    return {answer.items_field: ()} if answer.items_field else {"text": ""}
