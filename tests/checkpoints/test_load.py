@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -324,6 +325,8 @@ def test_a_pickle_that_would_run_code_does_not(zipped: bool, microsoft: Path, tm
     [
         lambda file: file.write_bytes(b"PK\x03\x04 not a zip file"),
         lambda file: file.write_bytes(os.urandom(100)),
+        lambda file: file.write_bytes(b"\x80\x02Nb."),  # puts a state into an object that is not there
+        lambda file: file.write_bytes(b"\x80\x02(t\x85R."),
         lambda file: file.write_bytes(pickle.dumps([1, 2], protocol=2)),
         lambda file: torch.save([1, 2], file),
         lambda file: torch.save({"epoch": 3}, file),
@@ -334,6 +337,14 @@ def test_broken_pickles(write: Callable[[Path], object], microsoft: Path) -> Non
     write(microsoft / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
         load(microsoft)
+
+
+def test_random_bytes_never_come_through(microsoft: Path) -> None:
+    (microsoft / "model.safetensors").unlink()
+    for seed in range(300):
+        (microsoft / "pytorch_model.bin").write_bytes(b"\x80\x02" + random.Random(seed).randbytes(40))
+        with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
+            load(microsoft)
 
 
 # Types and devices
