@@ -91,6 +91,7 @@ class Stops:
         return self.inner.answer(samples, photos)
 
 
+@pytest.mark.slow
 def test_stopped_at_every_chunk_and_resumed(packs: Path, ours: Ours, tmp_path: Path) -> None:
     whole = table(runner.run(plan(packs), ours, tmp_path / "whole"))
     chunks = 2 * len(NAMES) * 5  # nine photos in chunks of two, seen and blind
@@ -102,6 +103,7 @@ def test_stopped_at_every_chunk_and_resumed(packs: Path, ours: Ours, tmp_path: P
         assert contents(folder) == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_one_run_stopped_again_and_again(packs: Path, ours: Ours, tmp_path: Path) -> None:
     whole = table(runner.run(plan(packs), ours, tmp_path / "whole"))
     for _ in range(100):

@@ -217,6 +217,7 @@ def test_rules_that_the_processor_has_are_kept(theirs: Transformers, folder: Pat
     assert differing(whole.answer(SAMPLES, PHOTOS), theirs.answer(SAMPLES, PHOTOS)) == []
 
 
+@pytest.mark.slow
 def test_settings_that_a_conversion_lost_are_those_of_microsoft(theirs: Transformers, folder: Path) -> None:
     shipped = {"max_new_tokens": 48, "no_repeat_ngram_size": 3, "early_stopping": True, "num_beams": 3}
     shipped |= {"forced_bos_token_id": 0, "forced_eos_token_id": 2, "do_sample": False}
