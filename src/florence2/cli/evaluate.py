@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,8 +154,7 @@ def _measure(plan: Any, answerer: Answerer, calibration: Calibration | None, out
     with _progress() as watch:
         outcomes = runner.run(plan, answerer, output, watch, calibration)
     details = answerer.describe()
-    names = " ".join(f"-b {b.name}" for b in plan.benchmarks)
-    command = f"florence2 evaluate --model {answerer.name} {names} --data {plan.data} -o {output}"
+    command = shlex.join(["florence2", *sys.argv[1:]])
     document = summary.document(outcomes, answerer.name, details)
     (output / "report.json").write_text(
         _indented(document) + "\n",
