@@ -9,12 +9,12 @@ from __future__ import annotations
 import difflib
 
 from florence2.errors import DataError
-from florence2.evaluation.benchmarks import captions, detection, grounding, packs, questions, segmentation
+from florence2.evaluation.benchmarks import captions, detection, grounding, packs, questions, scenes, segmentation
 from florence2.evaluation.benchmarks.records import Benchmark, Needed, Published
 
 __all__ = ["BENCHMARKS", "Benchmark", "Needed", "Published", "find"]
 
-_FILES = (captions, detection, grounding, segmentation, questions, packs)
+_FILES = (captions, detection, grounding, segmentation, questions, packs, scenes)
 BENCHMARKS: dict[str, Benchmark] = {b.name: b for file in _FILES for b in file.BENCHMARKS}
 
 

@@ -117,14 +117,14 @@ def _categories(record: Record) -> Iterator[Sample]:
         yield _sample(record, f"object{number}", name, _inside(thing.box, record), truth)
 
 
-def _outlines(record: Record) -> Iterator[Sample]:
+def outlines(record: Record) -> Iterator[Sample]:
     name = "<REGION_TO_SEGMENTATION>"
     for number, thing in _large(record, "outlines", outlined=True):
         for target in taught(_only(record, thing), name, Choices()):
             yield _sample(record, f"object{number}", name, _inside(thing.box, record), _answer(target.answer))
 
 
-def _referred(templated: bool) -> Teacher:
+def referred(templated: bool) -> Teacher:
     name = "<REFERRING_EXPRESSION_SEGMENTATION>"
 
     def ask(record: Record) -> Iterator[Sample]:
@@ -346,17 +346,17 @@ BENCHMARKS: tuple[Benchmark, ...] = (
         "Boxes of 2 % of the photo and more, at most two per photo, of different classes; the very name counts.",
     ),
     _benchmark(
-        "region-segmentation", "Region to outline", "<REGION_TO_SEGMENTATION>", "segmentation", "mIoU", _outlines,
+        "region-segmentation", "Region to outline", "<REGION_TO_SEGMENTATION>", "segmentation", "mIoU", outlines,
         "Boxes of 2 % of the photo and more with an outline, at most two per photo, of different classes.",
     ),
     _benchmark(
         "expression-segmentation", "Expression of people to outline", "<REFERRING_EXPRESSION_SEGMENTATION>",
-        "segmentation", "mIoU", _referred(templated=False),
+        "segmentation", "mIoU", referred(templated=False),
         "A referring expression; the truth is its outline, or that of the object with its box. At most two per photo.",
     ),
     _benchmark(
         "referring-segmentation", "Templated expression to outline", "<REFERRING_EXPRESSION_SEGMENTATION>",
-        "segmentation", "mIoU", _referred(templated=True),
+        "segmentation", "mIoU", referred(templated=True),
         "A templated expression; the truth is the outline of the object that has its box. At most two per photo.",
         templated=True,
     ),
