@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import random
 import tarfile
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 SIDE = 224
 Record = dict[str, Any]
@@ -75,26 +76,69 @@ def load(run: Path) -> tuple[list[Record], np.ndarray]:
 
 
 def render(words: list[str], background: np.ndarray, rng: random.Random) -> tuple[np.ndarray, list[Record]]:
-    """Up to three large lines of text on a plain colour or a dimmed photo: (224, 224, 3) and [{text, quad}] in 0..1."""
-    picture = Image.fromarray(np.ascontiguousarray(background))
-    colour = tuple(rng.randrange(256) for _ in range(3))
-    picture = Image.blend(picture, Image.new("RGB", picture.size, colour), rng.choice((0.6, 0.8, 1.0)))
-    light = sum(np.asarray(picture).mean((0, 1))) > 384
-    ink = tuple(rng.randrange(0, 90) if light else rng.randrange(165, 256) for _ in range(3))
-    pen, texts = ImageDraw.Draw(picture), []
-    lines = len(words)
+    """Lines of text on a plain colour or a dimmed photo: (224, 224, 3) and [{text, quad}] in 0..1.
+
+    One word alone is stretched over most of the picture, as a squashed photo of a word is. Ink and ground differ in
+    light, the whole is turned and slanted a little, and often as coarse, blurred or noisy as small photos are.
+    """
+    shade = rng.randrange(256)
+    ink_shade = rng.choice([v for v in range(256) if abs(v - shade) > 80])
+    ground, ink = (tuple(min(255, max(0, v + rng.randrange(-40, 41))) for _ in range(3)) for v in (shade, ink_shade))
+    photo = Image.fromarray(np.ascontiguousarray(background))
+    picture = Image.blend(photo, Image.new("RGB", photo.size, ground), rng.choice((0.7, 0.85, 1.0)))
+    letters = Image.new("L", picture.size)
+    boxes = []
     for i, word in enumerate(words):
-        font = ImageFont.truetype(str(rng.choice(fonts())), 100)
-        width, height = font.getbbox(word)[2:]
-        scale = min(rng.uniform(0.6, 0.98) * SIDE / width, rng.uniform(0.5, 0.95) * SIDE / lines / height)
-        font = font.font_variant(size=max(12, int(100 * scale)))
+        font = ImageFont.truetype(str(rng.choice(fonts())), 64)
         left, top, right, bottom = font.getbbox(word)
-        x = rng.uniform(0, max(0.0, SIDE - (right - left)))
-        y = SIDE / lines * i + rng.uniform(0, max(0.0, SIDE / lines - (bottom - top)))
-        pen.text((x - left, y - top), word, ink, font)
-        x0, y0, x1, y1 = x / SIDE, y / SIDE, (x + right - left) / SIDE, (y + bottom - top) / SIDE
-        texts.append({"text": word, "quad": [min(v, 1.0) for v in (x0, y0, x1, y0, x1, y1, x0, y1)]})
-    return np.asarray(picture), texts
+        upright = Image.new("L", (right - left, bottom - top))
+        ImageDraw.Draw(upright).text((-left, -top), word, 255, font)
+        row = SIDE / len(words)
+        width = rng.uniform(0.55, 0.96) * SIDE * min(1.0, 0.25 + 0.15 * len(word))
+        stretch = rng.uniform(1, 3) if len(words) == 1 else rng.uniform(0.9, 1.5)
+        height = max(12.0, min(width * upright.height / upright.width * stretch, 0.85 * row))
+        x, y = rng.uniform(0, SIDE - width), row * i + rng.uniform(0, row - height)
+        letters.paste(upright.resize((round(width), round(height)), Image.Resampling.BILINEAR), (round(x), round(y)))
+        boxes.append((x, y, x + width, y + height))
+    turn, slant, middle = math.radians(rng.gauss(0, 3)), rng.gauss(0, 0.12), SIDE / 2
+    there = np.array([[math.cos(turn), -math.sin(turn) - slant], [math.sin(turn), math.cos(turn)]])
+    back = np.linalg.inv(there)
+    shift = middle - back @ (middle, middle)
+    coefficients = (*back[0], shift[0], *back[1], shift[1])
+    letters = letters.transform(letters.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+    picture.paste(Image.new("RGB", picture.size, ink), mask=letters)
+    texts = []
+    for word, (x0, y0, x1, y1) in zip(words, boxes, strict=True):
+        corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]) - middle
+        quad = (corners @ there.T + middle) / SIDE
+        texts.append({"text": word, "quad": [float(v) for v in quad.clip(0, 1).ravel()]})
+    return worsen(picture, rng), texts
+
+
+def worsen(picture: Image.Image, rng: random.Random) -> np.ndarray:
+    """The picture as a small or bad photo shows it, half the time."""
+    if rng.random() < 0.5:
+        coarse = rng.randrange(36, 120)
+        picture = picture.resize((coarse, coarse), Image.Resampling.BOX).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    if rng.random() < 0.3:
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2.5)))
+    pixels = np.asarray(picture)
+    if rng.random() < 0.3:
+        noise = np.random.default_rng(rng.getrandbits(32)).normal(0, rng.uniform(3, 20), pixels.shape)
+        pixels = (pixels + noise).clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+def jitter(photo: np.ndarray, rng: random.Random) -> np.ndarray:
+    """A photo of one word, framed, turned and slanted a little differently; edges repeat."""
+    scale = [1 + rng.uniform(-0.12, 0.06) for _ in range(2)]
+    turn, slant, middle = math.radians(rng.gauss(0, 3)), rng.gauss(0, 0.1), SIDE / 2
+    back = np.array([[scale[0], slant - turn], [turn, scale[1]]])
+    shift = middle - back @ (middle, middle) + [rng.gauss(0, 5), rng.gauss(0, 5)]
+    rim = 32
+    wide = Image.fromarray(np.pad(photo, ((rim, rim), (rim, rim), (0, 0)), mode="edge"))
+    coefficients = (*back[0], shift[0] + rim, *back[1], shift[1] + rim)
+    return worsen(wide.transform((SIDE, SIDE), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR), rng)
 
 
 @functools.cache

@@ -23,10 +23,14 @@ Record = dict[str, Any]
 Box = list[float]
 Pair = tuple[list[int], list[int]]
 
-MOST_OBJECTS = 10
+MOST_OBJECTS = 14
 MOST_POINTS = 16
-SMALLEST = 0.003
-"""Part of the photo that a box must cover to be asked for: a 224 px photo shows less than a 12 px square badly."""
+SMALLEST = 0.002
+"""Part of the photo that a box must cover to be asked for: a 224 px photo shows less than a 10 px square badly."""
+LEGIBLE = 0.05
+"""Part of the photo's height that a text must have to be asked for."""
+MOST_LETTERS = 40
+"""Longer texts are not asked for as a whole."""
 SURE = 0.4
 SURE_OF_RARE = 0.5
 COMMON = ("person", "dog", "car")
@@ -113,7 +117,8 @@ def view(record: Record, crop: Box, mirrored: bool, classes: dict[str, list[str]
         for q in record.get("qa", []):
             seen.qa.append({"question": turn(q["question"]), "answers": [turn(a) for a in q["answers"]]})
     if whole > 0.999 and not mirrored:
-        seen.text = [{"text": t["text"], "quad": move(t["quad"])} for t in record.get("text", [])]
+        moved = [{"text": t["text"], "quad": move(t["quad"])} for t in record.get("text", [])]
+        seen.text = [t for t in moved if max(t["quad"][1::2]) - min(t["quad"][1::2]) >= LEGIBLE]
     return seen
 
 
@@ -141,7 +146,7 @@ class Teacher:
         outlined = [o for o in big if o["polygons"]]
         if seen.captions:
             offers += [
-                (3.0, lambda: self._captions(seen, rng)),
+                (2.5, lambda: self._captions(seen, rng)),
                 (0.8, lambda: [self._pair("<DETAILED_CAPTION>", self._text(self._sentences(seen, rng, 2)))]),
                 (0.5, lambda: [self._pair("<MORE_DETAILED_CAPTION>", self._text(self._sentences(seen, rng, 4)))]),
             ]
@@ -153,7 +158,7 @@ class Teacher:
             ]
         if big and seen.detection:
             offers += [
-                (2.0, lambda: [self._pair("<OD>", self._labelled(big))]),
+                (3.0, lambda: [self._pair("<OD>", self._labelled(big))]),
                 (0.6, lambda: [self._pair("<REGION_PROPOSAL>", self._boxes([o["bbox"] for o in big]))]),
             ]
         if big:
@@ -164,8 +169,8 @@ class Teacher:
         if outlined:
             o = rng.choice(outlined)
             offers += [
-                (0.8, lambda: [self._region_mask(o)]),
-                (0.8, lambda: self._referred_mask(seen, outlined, rng)),
+                (1.5, lambda: [self._region_mask(o)]),
+                (1.2, lambda: self._referred_mask(seen, outlined, rng)),
             ]
         if seen.phrases:
             offers += [
@@ -185,10 +190,13 @@ class Teacher:
                 (0.2, lambda: [self._pair("<OCR>", [])]),
                 (0.2, lambda: [self._pair("<OCR_WITH_REGION>", [])]),
             ]
+        if seen.text and sum(len(t["text"]) + 1 for t in seen.text) <= MOST_LETTERS:
+            offers += [
+                (2.0, lambda: [self._pair("<OCR>", self._letters(" ".join(t["text"] for t in seen.text)))]),
+                (1.0, lambda: [self._pair("<OCR_WITH_REGION>", self._read(seen))]),
+            ]
         if seen.text:
             offers += [
-                (2.0, lambda: [self._pair("<OCR>", self._text(" ".join(t["text"] for t in seen.text[:12])))]),
-                (1.0, lambda: [self._pair("<OCR_WITH_REGION>", self._read(seen))]),
                 (1.0, lambda: [self._region_text(rng.choice(seen.text))]),
             ]
         return offers
@@ -268,11 +276,11 @@ class Teacher:
         return self.prompt(q["question"]), self._closed(self._text(q["answers"][0]))
 
     def _read(self, seen: View) -> list[int]:
-        return [i for t in seen.text[:12] for i in self._text(t["text"]) + self._locations(t["quad"])]
+        return [i for t in seen.text for i in self._letters(t["text"]) + self._locations(t["quad"])]
 
     def _region_text(self, t: Record) -> Pair:
         xs, ys = t["quad"][0::2], t["quad"][1::2]
-        return self._pair("<REGION_TO_OCR>", self._text(t["text"]), self._bins([min(xs), min(ys), max(xs), max(ys)]))
+        return self._pair("<REGION_TO_OCR>", self._letters(t["text"]), self._bins([min(xs), min(ys), max(xs), max(ys)]))
 
     def _polygons(self, o: Record) -> list[int]:
         ids: list[int] = []
@@ -302,6 +310,10 @@ class Teacher:
         if text not in self._words:
             self._words[text] = self.tokenizer.encode_plain(text)
         return self._words[text]
+
+    def _letters(self, text: str) -> list[int]:
+        """Printed text letter by letter: a hundred shapes are learned sooner than thousands of pieces of words."""
+        return [i for letter in text for i in self._text(letter)]
 
     def _boxes(self, boxes: list[Box]) -> list[int]:
         return [i for box in boxes for i in self._locations(box)]

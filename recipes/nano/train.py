@@ -17,6 +17,7 @@ import functools
 import json
 import math
 import random
+import string
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,21 +28,46 @@ import numpy as np
 import targets
 import torch
 import torch.nn.functional as F
-from distill import CHANNELS, MEAN, STD, Bf16Steps, cut, geometry, open_maps, photometric, save, schedule, to_tensor
+from distill import (
+    CHANNELS,
+    MEAN,
+    STD,
+    Steps,
+    arithmetic,
+    cut,
+    geometry,
+    photometric,
+    save,
+    schedule,
+    stored,
+    to_tensor,
+)
 from torch import Tensor
 
 from florence2 import checkpoints
 from florence2.config import NANO
+from florence2.data import records_json
+from florence2.data.classes import CLASS_LISTS
+from florence2.data.scenes import Scenes, SceneSettings, vocabulary
 from florence2.language.tokenizer import Tokenizer
 from florence2.model import Florence2Model, initialise
 
-SHARE = {"flickr8k": 1.0, "coco": 0.8, "voc2012": 1.0, "ccp": 0.6, "camvid": 0.6, "icdar2015": 0.4, "sroie": 0.15}
-SHARE |= {"funsd": 0.15, "iiit5k": 0.3, "icdar2015_words": 0.3}
+SHARE = {"flickr8k": 1.0, "coco": 0.8, "voc2012": 1.0, "ccp": 0.7, "camvid": 0.7, "icdar2015": 0.7, "sroie": 0.2}
+SHARE |= {"funsd": 0.1, "iiit5k": 0.3, "icdar2015_words": 0.3}
 """How often a photo of each source is drawn."""
 SPREAD = torch.arange(-45, 46, 5)
 SPREAD_WEIGHTS = (-0.5 * (SPREAD / 15.0) ** 2).softmax(0)
 """A location token counts its neighbours as nearly right: a Gaussian over these offsets, in bins, mirrored at the
 border and shifted at random. Without it bins 0 and 999, where many boxes begin and end, win every doubtful case."""
+
+
+RENDERED, WORDS, SCENES = 0.40, 0.10, 0.08
+"""Parts of the joint phase that are drawn text, photos of one word, and composed scenes of cut-out objects."""
+LETTERS = string.ascii_letters + 2 * string.digits
+CROPS = 1_000_000
+"""Different cuts of the photos in the joint phase; those that the teacher has seen hold the encoder to its maps."""
+TOGETHER = 10
+"""Steps between two averages of the weights, where several processes train."""
 
 
 def held_out(index: int) -> bool:
@@ -70,6 +96,11 @@ class Batch:
             if part
         ]
 
+    def to(self, device: torch.device) -> Batch:
+        self.photos, self.prompts, self.mask = (x.to(device) for x in (self.photos, self.prompts, self.mask))
+        self.parts = [(labels.to(device), rows.to(device)) for labels, rows in self.parts]
+        return self
+
     def losses(self, model: Florence2Model, image_tokens: Tensor, first_location: int) -> tuple[Tensor, Tensor, Tensor]:
         """Per answer token: smoothed loss, exact negative log-likelihood, the token. (T,) each."""
         memory = model.encode(image_tokens[self.photos], self.prompts, self.mask)
@@ -83,10 +114,10 @@ class Batch:
             nll = -logprobs.gather(1, truth[:, None])[:, 0]
             n = truth - first_location
             place = (n >= 0) & (n < 1000)
-            near = (n[place, None] + SPREAD + torch.randint(-2, 3, ())).abs()
+            near = (n[place, None] + SPREAD.to(n.device) + torch.randint(-2, 3, ()).item()).abs()
             near = torch.where(near > 999, 2 * 999 - near, near) + first_location
             smooth = nll.clone()
-            smooth[place] = -(logprobs[place].gather(1, near) * SPREAD_WEIGHTS).sum(1)
+            smooth[place] = -(logprobs[place].gather(1, near) * SPREAD_WEIGHTS.to(n.device)).sum(1)
             soft.append(smooth)
             exact.append(nll.detach())
             tokens.append(truth)
@@ -106,11 +137,19 @@ class Drawn:
     pictures: list[np.ndarray | None]
     pairs: list[list[targets.Pair]]
 
+    def add(self, crop: int, picture: np.ndarray | None, pairs: list[targets.Pair]) -> None:
+        """Adds a picture, unless nothing can be asked about it."""
+        if pairs:
+            self.crops.append(crop)
+            self.pictures.append(picture)
+            self.pairs.append(pairs)
+
 
 class Course:
     """Photos with their annotations, drawn at random and as fixed examples for measuring."""
 
-    def __init__(self, run: Path, seed: int) -> None:
+    def __init__(self, run: Path, seed: int, packs: Path | None = None) -> None:
+        """``packs``: the folder of the training packs, where scenes are wanted: their objects are cut out of these."""
         self.records, self.photos = data.load(run)
         targets.prepare(self.records)
         self.classes: dict[str, list[str]] = {}
@@ -121,35 +160,71 @@ class Course:
         self.teacher = targets.Teacher(self.tokenizer)
         self.first_location = self.tokenizer.first_location_id
         self.rng = random.Random(seed)
+        self.progress = 0.0
         self.words = [t["text"] for r in self.records for t in r.get("text", []) if 1 < len(t["text"]) < 12]
+        crops = ("iiit5k", "icdar2015_words")
+        self.crops_of_words = [
+            i for i, r in enumerate(self.records) if r["source"] in crops and r.get("text") and not held_out(i)
+        ]
+        self.grounds = [i for i, r in enumerate(self.records) if "text" not in r and not held_out(i)]
+        if packs:
+            self.scenes = Scenes(
+                SceneSettings(count=10**9, seed=seed, size=(data.SIDE,) * 2, cutouts=(str(packs),), words=(0, 1))
+            )
         self.shares = [0.0 if held_out(i) else SHARE[r["source"]] for i, r in enumerate(self.records)]
 
     def pairs(self, index: int, pixels: tuple[int, ...], mirrored: bool, count: int, rng: random.Random) -> list:
         crop = [v / data.SIDE for v in pixels]
         return self.teacher.pairs(targets.view(self.records[index], crop, mirrored, self.classes), count, rng)
 
-    def batches(self, crops: int, batch: int, count: int, rendered: float) -> Iterator[Drawn]:
-        """Endless batches of stored crops, a third of them whole photos; ``rendered`` of them are drawn text."""
+    def batches(self, crops: int, batch: int, count: int, made: bool) -> Iterator[Drawn]:
+        """Endless batches of stored crops, a third of them whole photos; with ``made``, of pictures made on the spot
+        as well: drawn text, photos of words, composed scenes."""
         n = len(self.records)
         drawn = Drawn([], [], [])
         while True:
-            j = self.rng.randrange(n if self.rng.random() < 0.35 else crops)
-            index, pixels, mirrored = geometry(n, j)
-            if self.rng.random() < rendered:
-                words = self.rng.choices(self.words, k=self.rng.choice((1, 1, 1, 2, 3)))
-                picture, texts = data.render(words, self.photos[index], self.rng)
-                drawn.crops.append(-1)
-                drawn.pictures.append(picture)
-                drawn.pairs.append(self.teacher.pairs(targets.View(text=texts), 3, self.rng))
-            elif self.rng.random() < self.shares[index] and (
-                pairs := self.pairs(index, pixels, mirrored, count, self.rng)
-            ):
-                drawn.crops.append(j)
-                drawn.pictures.append(None)
-                drawn.pairs.append(pairs)
+            kind = self.rng.random() if made else 1.0
+            if kind < RENDERED + WORDS:
+                drawn.add(-1, *(self._rendered() if kind < RENDERED else self._word()))
+            elif kind < RENDERED + WORDS + SCENES:
+                drawn.add(-1, *self._scene(count))
+            else:
+                j = self.rng.randrange(n if self.rng.random() < 0.35 else crops)
+                index, pixels, mirrored = geometry(n, j)
+                if self.rng.random() < self.shares[index]:
+                    drawn.add(j, None, self.pairs(index, pixels, mirrored, count, self.rng))
             if len(drawn.crops) == batch:
                 yield drawn
                 drawn = Drawn([], [], [])
+
+    def _rendered(self) -> tuple[np.ndarray, list[targets.Pair]]:
+        lines = [self._print() for _ in range(self.rng.choice((1, 1, 1, 1, 2, 3)))]
+        picture, texts = data.render(lines, self.photos[self.rng.choice(self.grounds)], self.rng)
+        return picture, self.teacher.pairs(targets.View(text=texts), self.rng.choice((1, 2)), self.rng)
+
+    def _print(self) -> str:
+        """A printed word of the packs, often in other case, or a made-up word, number, price or date. At first mostly
+        a few random letters: nothing but their shapes tells them."""
+        if self.rng.random() < 0.8 - self.progress:
+            return "".join(self.rng.choices(LETTERS, k=self.rng.choice((1, 2, 2, 3, 3, 4, 5))))
+        if self.rng.random() < 0.3:
+            return vocabulary.printed((), self.rng)[:16].strip()
+        word = self.rng.choice(self.words)
+        return self.rng.choice((word, word, word.upper(), word.title(), word.lower()))
+
+    def _word(self) -> tuple[np.ndarray, list[targets.Pair]]:
+        index = self.rng.choice(self.crops_of_words)
+        answer = targets.View(text=[{"text": self.records[index]["text"][0]["text"], "quad": [0, 0, 1, 0, 1, 1, 0, 1]}])
+        return data.jitter(self.photos[index], self.rng), self.teacher.pairs(answer, 1, self.rng)
+
+    def _scene(self, count: int) -> tuple[np.ndarray, list[targets.Pair]]:
+        record, picture = self.scenes[self.rng.randrange(len(self.scenes))]
+        # its captions are templates: <CAPTION> shall not sound like them
+        made = records_json.to_dict(record) | {"captions": [], "phrases": [], "exhaustive_classes": ""}
+        targets.prepare([made])
+        seen = targets.view(made, [0.0, 0.0, 1.0, 1.0], False, {})
+        seen.detection = {o["label"] for o in seen.objects} <= set(CLASS_LISTS["coco80"])
+        return np.asarray(picture), self.teacher.pairs(seen, count, self.rng)
 
     def fixed(self, photos: int, count: int = 6) -> list[tuple[int, list[targets.Pair]]]:
         """The same held-out photos and pairs every time."""
@@ -163,7 +238,7 @@ class Course:
 @torch.inference_mode()
 def measure(model: Florence2Model, image_tokens: Tensor, examples: list, course: Course) -> dict[str, list[float]]:
     """NLL per token with the right photo and with another one, by what the answer is made of. No difference: blind."""
-    batch = Batch([pairs for _, pairs in examples])
+    batch = Batch([pairs for _, pairs in examples]).to(image_tokens.device)
     first = course.first_location
     sums = []
     for tokens in (image_tokens, image_tokens.roll(1, 0)):
@@ -200,20 +275,14 @@ class TeacherMaps:
     """The teacher's maps of stored crops, standardised."""
 
     def __init__(self, run: Path) -> None:
-        self.taught = run / "taught.json"
-        self.maps = open_maps(run, self._state()["crops"])[1]
+        self.ready = json.loads((run / "taught.json").read_text())["ready"]
+        self.maps = stored(run)[1]
         sample = torch.from_numpy(self.maps[:1024].astype(np.float32)).flatten(0, 2)
         self.mean, self.std = sample.mean(0), sample.std(0) + 1e-3
 
     def __call__(self, crops: list[int]) -> Tensor:
         """(B, 7, 7, 192)"""
         return (torch.from_numpy(self.maps[crops].astype(np.float32)) - self.mean) / self.std
-
-    def ready(self) -> int:
-        return self._state()["ready"]
-
-    def _state(self) -> dict[str, int]:
-        return json.loads(self.taught.read_text())
 
 
 def train_text(course: Course, loop_of: Callable[..., Loop], maps: TeacherMaps, start: Path | None, lr: float) -> None:
@@ -222,12 +291,12 @@ def train_text(course: Course, loop_of: Callable[..., Loop], maps: TeacherMaps, 
     if start:
         model.load_state_dict(load_weights(start))
     model.vision.requires_grad_(False)
-    loop = loop_of(Bf16Steps(model, lr, is_hidden_matrix), model)
-    batches = course.batches(maps.ready(), loop.batch, 4, rendered=0.0)
+    loop = loop_of(Steps(model, lr, is_hidden_matrix), model)
+    batches = course.batches(maps.ready, loop.batch, 4, made=False)
     examples = course.fixed(200)
 
     def image_tokens(crops: list[int]) -> Tensor:
-        return model.projector(widen(maps(crops)).bfloat16()[:, None])
+        return model.projector(widen(maps(crops)).to(arithmetic())[:, None])
 
     while loop.goes_on():
         drawn = next(batches)
@@ -239,29 +308,40 @@ def train_text(course: Course, loop_of: Callable[..., Loop], maps: TeacherMaps, 
 
 
 def train_joint(
-    course: Course, loop_of: Callable[..., Loop], maps: TeacherMaps, start: Path | None, encoder: Path | None, lr: float
+    course: Course,
+    loop_of: Callable[..., Loop],
+    maps: TeacherMaps | None,
+    start: Path | None,
+    encoder: Path | None,
+    lr: float,
+    encoder_rate: float,
 ) -> None:
-    """Everything on pixels. The encoder is held to the teacher's maps and learns slowly: answers alone wear it down."""
+    """Everything on pixels. The encoder is held to the teacher's maps, where there are any, and learns slowly: answers
+    alone wear it down."""
     model = new_model(course)
     if start:
         model.load_state_dict(load_weights(start))
     if encoder:
         load_encoder(model, encoder)
     model.to(memory_format=torch.channels_last)
-    loop = loop_of(Bf16Steps(model, lr, is_hidden_matrix, slow="vision."), model)
-    batches = course.batches(maps.ready(), loop.batch, 4, rendered=0.08)
+    loop = loop_of(Steps(model, lr, is_hidden_matrix, slow="vision.", slower=encoder_rate), model)
+    batches = course.batches(CROPS, loop.batch, 4, made=True)
+    taught = maps.ready if maps else 0
     examples = course.fixed(200)
 
     def see(pixels: Tensor) -> Tensor:
-        x = ((pixels - MEAN) / STD).bfloat16().contiguous(memory_format=torch.channels_last)
+        x = ((pixels - MEAN) / STD).to(arithmetic()).contiguous(memory_format=torch.channels_last)
         return model.vision(x)  # (B, 7, 7, C)
 
     while loop.goes_on():
+        course.progress = loop.agreed / loop.minutes
         drawn = next(batches)
         pictures = [cut(course.photos, j) if p is None else p for j, p in zip(drawn.crops, drawn.pictures, strict=True)]
         seen = see(photometric(to_tensor(pictures)))
-        stored = [i for i, j in enumerate(drawn.crops) if j >= 0]
-        kept = F.mse_loss(seen[stored, ..., :CHANNELS].float(), maps([drawn.crops[i] for i in stored]))
+        held = [i for i, j in enumerate(drawn.crops) if 0 <= j < taught]
+        kept = torch.zeros(())
+        if held:
+            kept = F.mse_loss(seen[held, ..., :CHANNELS].float(), maps([drawn.crops[i] for i in held]))
         tokens = model.projector(seen[:, None])
         soft, exact, _ = Batch(drawn.pairs).losses(model, tokens, course.first_location)
         (soft.mean() + 0.5 * kept).backward()
@@ -307,14 +387,17 @@ def is_hidden_matrix(name: str) -> bool:
 class Loop:
     """Clock, learning rate, running average of the weights, log and checkpoint of a training run."""
 
-    every = 90
+    every = 240
     """Seconds between two lines of the log."""
 
-    def __init__(self, path: Path, minutes: float, batch: int, steps: Bf16Steps, model: Florence2Model) -> None:
+    def __init__(self, path: Path, minutes: float, batch: int, steps: Steps, model: Florence2Model) -> None:
         self.path, self.minutes, self.batch, self.steps, self.model = path, minutes, batch, steps, model
         self.average = {k: v.clone() for k, v in steps.master.items()}
-        self.log = self.path.with_suffix(".jsonl").open("a")
         self.began = self.noted = time.time()
+        self.together = torch.distributed.is_initialized()
+        self.first = not self.together or torch.distributed.get_rank() == 0
+        self.log = self.path.with_suffix(".jsonl").open("a") if self.first else None
+        self.agreed = 0.0
         self.step = self.images = 0
         self.sums: dict[str, float] = {}
         self.counted = 0
@@ -324,14 +407,18 @@ class Loop:
         return (time.time() - self.began) / 60
 
     def goes_on(self) -> bool:
-        if self.elapsed < self.minutes:
+        if self.agreed < self.minutes:
             return True
         self.keep()
         return False
 
     def update(self, losses: dict[str, float]) -> None:
-        self.steps.step(schedule(self.step, self.elapsed / self.minutes, warmup=200))
+        self.steps.step(schedule(self.step, self.agreed / self.minutes, warmup=60))
         self.step += 1
+        if not self.together:
+            self.agreed = self.elapsed
+        elif self.step % TOGETHER == 0:
+            self.agreed = self.steps.meet(self.elapsed)
         self.images += self.batch
         self.counted += 1
         decay = min(0.999, self.step / (self.step + 10))
@@ -341,7 +428,7 @@ class Loop:
             self.sums[k] = self.sums.get(k, 0.0) + v
 
     def due(self) -> bool:
-        return time.time() - self.noted > self.every
+        return self.first and time.time() - self.noted > self.every
 
     def note(self, measured: dict[str, list[float]]) -> None:
         line = {"minutes": round(self.elapsed, 2), "step": self.step, "images": self.images}
@@ -351,7 +438,9 @@ class Loop:
         self.keep()
 
     def keep(self) -> None:
-        state = {k: v.float() for k, v in self.model.state_dict().items()} | self.average
+        if not self.first:
+            return
+        state = {k: v.float().cpu() for k, v in ({**self.model.state_dict()} | self.average).items()}
         save(self.path.with_suffix(".pt"), {"model": state, "step": self.step, "minutes": self.elapsed})
 
 
@@ -365,17 +454,25 @@ def train_tokenizer(run: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     phases = parser.add_subparsers(dest="phase", required=True)
-    phases.add_parser("tokenizer").add_argument("run", type=Path)
-    for phase in ("text", "joint"):
-        one = phases.add_parser(phase)
+    one = phases.add_parser("tokenizer")
+    one.add_argument("run", type=Path)
+    one.add_argument("--like", type=Path, help="take the tokenizer of this checkpoint, to go on from its weights")
+    for name in ("text", "joint"):
+        one = phases.add_parser(name)
         one.add_argument("run", type=Path)
         one.add_argument("--minutes", type=float, default=40)
         one.add_argument("--start", type=Path, help="an earlier run's weights, or a stored checkpoint")
-        one.add_argument("--encoder", type=Path, help="weights of the distillation (joint only)")
         one.add_argument("--batch", type=int, default=16)
-        one.add_argument("--lr", type=float, default=1e-3 if phase == "text" else 5e-4)
+        one.add_argument("--lr", type=float, default=1e-3 if name == "text" else 5e-4)
         one.add_argument("--seed", type=int, default=1)
-        one.add_argument("--name", default=phase)
+        one.add_argument("--name", default=name)
+        one.add_argument("--processes", type=int, default=1, help="each on one core; the weights are averaged")
+        if name == "joint":
+            one.add_argument(
+                "--packs", type=Path, required=True, help="folder of the training packs, to cut objects out"
+            )
+            one.add_argument("--encoder", type=Path, help="weights of the distillation")
+            one.add_argument("--encoder-rate", type=float, default=0.3, help="of the encoder, in parts of --lr")
     one = phases.add_parser("store")
     one.add_argument("run", type=Path)
     one.add_argument("weights", type=Path)
@@ -383,15 +480,35 @@ def main() -> None:
     one.add_argument("--encoder", type=Path)
     a = parser.parse_args()
     if a.phase == "tokenizer":
-        return train_tokenizer(a.run)
+        return Tokenizer.load(a.like).save(a.run / "tokenizer") if a.like else train_tokenizer(a.run)
     if a.phase == "store":
         return store(a.run, a.weights, a.encoder, a.folder)
-    course, maps = Course(a.run, a.seed), TeacherMaps(a.run)
+    if a.processes == 1:
+        return phase(a)
+    (a.run / f"{a.name}.meeting").unlink(missing_ok=True)
+    torch.multiprocessing.spawn(one_of_many, (a,), a.processes)
+
+
+def one_of_many(rank: int, a: argparse.Namespace) -> None:
+    """A process with its own photos and its own optimiser; the weights are averaged every few steps."""
+    torch.set_num_threads(1)
+    meeting = f"file://{(a.run / a.name).absolute()}.meeting"
+    torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=a.processes)
+    a.seed += 1000 * rank
+    phase(a)
+    torch.distributed.destroy_process_group()
+
+
+def phase(a: argparse.Namespace) -> None:
+    course, maps = (
+        Course(a.run, a.seed, a.packs if a.phase == "joint" else None),
+        TeacherMaps(a.run) if (a.run / "taught.json").exists() else None,
+    )
     loop_of = functools.partial(Loop, a.run / a.name, a.minutes, a.batch)
     if a.phase == "text":
         train_text(course, loop_of, maps, a.start, a.lr)
     else:
-        train_joint(course, loop_of, maps, a.start, a.encoder, a.lr)
+        train_joint(course, loop_of, maps, a.start, a.encoder, a.lr, a.encoder_rate)
 
 
 if __name__ == "__main__":
