@@ -30,7 +30,8 @@ types: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)  ## tables of speed and size in benchmarks/results
-	$(BIN)/python benchmarks/stages.py
+	$(BIN)/florence2 bench --peer --cold -o benchmarks/results/nano-float32
+	$(BIN)/florence2 bench --random base --peer --cold --dtype float32 -o benchmarks/results/base-float32
 
 clean:
 	rm -rf $(VENV) out build dist

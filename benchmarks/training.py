@@ -34,7 +34,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from stages import processor, timed
 from torch import Tensor, nn
 
 from florence2 import config as presets
@@ -42,6 +41,8 @@ from florence2.checkpoints import configs, layouts
 from florence2.config import Florence2Config
 from florence2.model import Florence2Model
 from florence2.model.linear import linear
+from florence2.speed.tables import processor
+from florence2.speed.timing import timed
 from florence2.training import memory
 from florence2.training.batch import Batch, Lesson, Sample, collate
 from florence2.training.objective import Objective, Pixels

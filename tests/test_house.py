@@ -27,6 +27,7 @@ FLOORS = {
     "data": 4,
     "training": 4,
     "evaluation": 4,
+    "speed": 4,
     "cli": 5,
     "__main__": 5,
     "__init__": 6,  # names everything, lazily

@@ -21,6 +21,10 @@ from tests.cli.conftest import Run
 from tests.tiny_checkpoint import picture, tiny_checkpoint
 
 FLAGS = {
+    "bench": {
+        *("--random", "--peer", "--stage", "-s", "--rounds", "--threads", "--cold", "--device", "--dtype"),
+        *("--output", "-o"),
+    },
     "run": {
         *(
             "--task",

@@ -8,7 +8,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from florence2.cli import calibrate, compare, convert, data, doctor, evaluate, info, parse, run, tasks, train, verify
+from florence2.cli import (
+    bench,
+    calibrate,
+    compare,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    info,
+    parse,
+    run,
+    tasks,
+    train,
+    verify,
+)
 from florence2.errors import Florence2Error
 
 
@@ -58,6 +72,7 @@ app.command("tasks")(tasks.tasks)
 app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)
 app.command("train")(train.train)
+app.command("bench")(bench.bench)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("calibrate")(calibrate.calibrate)

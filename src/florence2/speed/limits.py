@@ -1,0 +1,106 @@
+"""What a machine could do at best: its measured rates, and the operations and bytes that a model needs.
+
+The encoders are bound by arithmetic: operations over the rate of large matrix products. A decoder step is bound by
+reading: the bytes of the decoder's weights and keys over the rate of reading memory. Source: the roofline model
+(Williams et al. 2009).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from florence2.checkpoints import configs
+from florence2.config import Florence2Config
+from florence2.model import Florence2Model
+from florence2.speed import stages
+from florence2.speed.timing import timed
+
+SIDE = 3072
+"""Of the square matrices whose product is timed."""
+LARGE = 2**29
+"""Bytes that are read to measure the rate of memory: far more than any cache holds."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    operations: float
+    """Per second, multiplications and additions, of the best of several ways to multiply large matrices."""
+    bytes: float
+    """Per second, read from memory."""
+
+    @classmethod
+    def of(cls, device: torch.device, dtype: torch.dtype) -> Limits:
+        """Measures them; takes about two seconds on two cores."""
+        return cls(operations_per_second(device, dtype), bytes_per_second(device))
+
+    def floors(self, config: Florence2Config, prompt: int, dtype: torch.dtype) -> dict[str, float]:
+        """Seconds per unit of the stages that have a floor."""
+        step = self.step(config, prompt, dtype)
+        image, words = self.image_encoder(config), self.prompt_encoder(config, prompt)
+        return {
+            stages.IMAGE: image,
+            stages.PROMPT: words,
+            stages.FIRST: image + words + step,
+            stages.GREEDY: step,
+            stages.BEAMS: step,
+        }
+
+    def image_encoder(self, config: Florence2Config) -> float:
+        """Seconds per photo."""
+        return image_operations(config) / self.operations
+
+    def prompt_encoder(self, config: Florence2Config, prompt: int) -> float:
+        """Seconds for a prompt of so many tokens behind the image tokens, the decoder's cross keys included."""
+        return prompt_operations(config, prompt) / self.operations
+
+    def step(self, config: Florence2Config, prompt: int, dtype: torch.dtype) -> float:
+        """Seconds per token: rows of one photo read the same weights and keys at once."""
+        return step_numbers(config, prompt) * dtype.itemsize / self.bytes
+
+
+def operations_per_second(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> float:
+    """Of a large square product, the best of several rounds and of both libraries where there are two."""
+    a, b = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
+    ways = [lambda: a @ b]
+    if device.type == "cpu" and dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        ways.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
+    best = min(timed(way, device) for way in ways for _ in range(rounds))
+    return float(2 * SIDE**3 / best)
+
+
+def bytes_per_second(device: torch.device, rounds: int = 5) -> float:
+    """Of a sum over a large array, the best of several rounds."""
+    numbers = torch.ones(LARGE // 4, device=device)
+    return LARGE / min(timed(numbers.sum, device) for _ in range(rounds))
+
+
+@functools.cache
+def image_operations(config: Florence2Config) -> int:
+    """Of one photo of the model's own size."""
+    with torch.device("meta"):
+        model = Florence2Model(config)
+        pixels = torch.zeros(1, 1, 3, *config.image.size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.encode_image(pixels)
+    return int(counter.get_total_flops())
+
+
+def prompt_operations(config: Florence2Config, prompt: int) -> int:
+    text = config.text
+    length = configs.image_tokens(config) + prompt
+    products = text.encoder_layers * (8 * text.d_model**2 + 4 * text.d_model * text.encoder_ffn_dim)
+    attention = text.encoder_layers * 4 * length * text.d_model
+    cross = text.decoder_layers * 4 * text.d_model**2
+    return length * (products + attention + cross)
+
+
+def step_numbers(config: Florence2Config, prompt: int) -> int:
+    """Numbers that a decoder step reads: its weights, the vocabulary projection, the cross-attention keys."""
+    text = config.text
+    layer = 6 * text.d_model**2 + 2 * text.d_model * text.decoder_ffn_dim  # cross keys and values are there already
+    keys = 2 * (configs.image_tokens(config) + prompt) * text.d_model
+    return text.decoder_layers * (layer + keys) + text.vocab_size * text.d_model
