@@ -24,6 +24,7 @@ from florence2.checkpoints.calibration import Calibration
 from florence2.config import DecodingPolicy
 from florence2.errors import CheckpointError, Florence2Error, TaskError
 from florence2.generation import Generated, generate, policy_for
+from florence2.generation.drafts import Draft, FromText
 from florence2.inputs import Prompt, Request
 from florence2.language import answers, grammar
 from florence2.results import Answer, Detections, Raw
@@ -189,8 +190,19 @@ class Engine:
         ]
         return [
             self._answer(scene, prompt, produced, policy, options)
-            for (scene, prompt), produced in zip(rows, generate(self.model, memory, policy, automata), strict=True)
+            for (scene, prompt), produced in zip(
+                rows, generate(self.model, memory, policy, automata, self._draft(rows)), strict=True
+            )
         ]
+
+    def _draft(self, rows: Sequence[tuple[Scene, Prompt]]) -> Draft | None:
+        """A grounded caption is said again, phrase by phrase: its words are guessed from the prompt."""
+        (_, prompt), *others = rows
+        if others or prompt.task.takes != "text" or prompt.task.policy != "structured":
+            return None
+        language = self.tokenizer
+        given = language.decode(prompt.ids, skip_special=True)[len(prompt.task.prompt.partition("{input}")[0]) :]
+        return FromText(given, language.encode_plain, language.decode, lambda id: language.location_of(id) is None)
 
     def _answer(
         self, scene: Scene, prompt: Prompt, produced: Generated, policy: DecodingPolicy, options: Options

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from florence2.config import DecodingPolicy
 from florence2.generation.constraints import Constraint
+from florence2.generation.drafts import Draft
 from florence2.model import Florence2Model, Memory
 
 
@@ -36,7 +37,15 @@ class Generated:
 class Rows:
     """R = B * num_beams rows; rows b*num_beams .. read memory row b."""
 
-    def __init__(self, model: Florence2Model, memory: Memory, policy: DecodingPolicy, constraint: Constraint | None):
+    def __init__(
+        self,
+        model: Florence2Model,
+        memory: Memory,
+        policy: DecodingPolicy,
+        constraint: Constraint | None,
+        draft: Draft | None = None,
+    ):
+        """``draft`` guesses what comes next where there is one row; it saves steps and never changes a choice."""
         text = model.config.text
         R, N = memory.rows * policy.num_beams, policy.max_new_tokens
         device = memory.states.device
@@ -52,6 +61,10 @@ class Rows:
         """The budget forbade the model's best token somewhere in this answer."""
         self.length = 1
         """Ids written, the start token included."""
+        self.draft = draft if R == 1 else None
+        self.ahead: list[Tensor] = []
+        """Logits (1, V) of the next tokens, if the guesses that they stand behind turn out right."""
+        self.guessed: list[int] = []
         ends_at_once = N == 1 and policy.forced_eos_id is not None
         if policy.forced_bos_id is not None and not ends_at_once:
             # The forced token needs no look at the model: it is read together with the start token.
@@ -67,9 +80,7 @@ class Rows:
 
         They are those of the full vocabulary; what is forbidden does not raise the rest.
         """
-        pending = self.ids[:, self.cache.length : self.length]
-        logits = self.model.decode(pending, self.memory, self.cache)[:, -1]  # (R, V)
-        raw = logits.float().log_softmax(-1)
+        raw = self._logits().float().log_softmax(-1)
         left = self.ids.shape[1] - self.length  # tokens that may still be written, this one included
         size = self.policy.no_repeat_ngram_size
         banned = repeats_ngram(self.ids[:, : self.length], size, raw.shape[1]) if size else None
@@ -86,6 +97,28 @@ class Rows:
             scores = torch.zeros_like(scores).masked_fill(~last, float("-inf"))
         return scores
 
+    def _logits(self) -> Tensor:
+        """(R, V) of the next token: already there where a guess was right, else from the model."""
+        if self.ahead:
+            return self.ahead.pop(0)
+        pending = self.ids[:, self.cache.length : self.length]
+        if self.draft is not None:
+            room = self.ids.shape[1] - self.length - 1
+            self.guessed = self.draft.propose(self.ids[0, : self.length].tolist())[: max(0, room)]
+            pending = torch.cat([pending, pending.new_tensor([self.guessed])], 1) if self.guessed else pending
+        logits = self.model.decode(pending, self.memory, self.cache)  # (R, n, V)
+        first = logits.shape[1] - len(self.guessed) - 1
+        self.ahead = list(logits[:, first + 1 :].unbind(1))
+        return logits[:, first]
+
+    def _check_guess(self, tokens: Tensor) -> None:
+        """A wrong guess takes back all that was looked up behind it."""
+        if not self.guessed:
+            return
+        if self.guessed.pop(0) != int(tokens[0]):
+            self.ahead, self.guessed = [], []
+            self.cache.length = self.length
+
     def extend(self, tokens: Tensor, logprobs: Tensor, parents: Tensor | None = None) -> None:
         """Write one token (R,) and its log-probability (R,) behind each row, or behind the row's parent."""
         if parents is not None:
@@ -96,6 +129,7 @@ class Rows:
             self.cache.reorder(parents)
             if self.constraint is not None:
                 self.constraint.reorder(parents)
+        self._check_guess(tokens)
         self.ids[:, self.length] = tokens
         self.logprobs[:, self.length - 1] = logprobs
         self.length += 1

@@ -15,6 +15,7 @@ from florence2.config import DecodingPolicy
 from florence2.errors import ConfigError, Florence2Error
 from florence2.generation.beam import Beams
 from florence2.generation.constraints import Constraint
+from florence2.generation.drafts import Draft
 from florence2.generation.greedy import Greedy
 from florence2.generation.rows import Generated, Rows
 from florence2.model import Florence2Model, Memory
@@ -28,16 +29,18 @@ def generate(
     memory: Memory,
     policy: DecodingPolicy,
     automaton: Automaton | Sequence[Automaton | None] | None = None,
+    draft: Draft | None = None,
 ) -> list[Generated]:
     """The best answer for each row of the memory.
 
     ``automaton`` is the grammar of the answers: one for all rows, or one per row (None: anything goes). It is
     used where ``policy.constrained``; then every answer is well-formed, however small ``max_new_tokens`` is.
+    ``draft`` guesses ahead where a single row is decoded: fewer steps, the same answer.
 
     Raises :class:`ConfigError` where the budget exceeds the position table or is too small for any answer, and
     :class:`Florence2Error` where the model computes NaN.
     """
-    return [best for best, *_ in alternatives(model, memory, policy, automaton)]
+    return [best for best, *_ in alternatives(model, memory, policy, automaton, draft)]
 
 
 @torch.inference_mode()
@@ -46,6 +49,7 @@ def alternatives(
     memory: Memory,
     policy: DecodingPolicy,
     automaton: Automaton | Sequence[Automaton | None] | None = None,
+    draft: Draft | None = None,
 ) -> list[list[Generated]]:
     """As :func:`generate`, with all answers that the search ends with, best first: up to ``num_beams`` per row."""
     longest = model.config.text.max_positions
@@ -60,7 +64,7 @@ def alternatives(
     constraint = None
     if policy.constrained and any(automata):
         constraint = Constraint(automata, policy, model.config.text.vocab_size, memory.states.device)
-    rows = Rows(model, memory, policy, constraint)
+    rows = Rows(model, memory, policy, constraint, draft)
     search = Greedy(rows) if policy.num_beams == 1 else Beams(rows)
 
     answers: dict[int, list[Generated]] = {}

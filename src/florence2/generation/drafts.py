@@ -1,0 +1,68 @@
+"""Guesses of what comes next: right ones save looks at the model, wrong ones change nothing.
+
+Several tokens are read in one step and each is compared with what the search chooses there. So the answer is that of
+the search without guesses; the steps are fewer. Source: speculative decoding (Leviathan et al. 2023), with the prompt
+(prompt lookup, Saxena 2023) or an earlier answer in the place of a small model.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+FORCED = 2
+"""The start token and ``<s>``."""
+AHEAD = 6
+"""Tokens that are guessed at once: reading so many costs a processor little more than reading one."""
+
+
+class Draft(Protocol):
+    def propose(self, written: Sequence[int]) -> list[int]:
+        """The tokens that may follow ``written`` (the start token included); none where there is no idea."""
+        ...
+
+
+class FromText:
+    """Answers that repeat words of a given text, such as the phrases of a caption: what follows them there.
+
+    Words are compared as text: the same word has other ids at the beginning of a phrase than within the caption.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        encode: Callable[[str], list[int]],
+        decode: Callable[[list[int]], str],
+        is_word: Callable[[int], bool],
+    ) -> None:
+        """``is_word`` tells ids that write text; all others end a phrase."""
+        self.text, self.encode, self.decode, self.is_word = text, encode, decode, is_word
+
+    def propose(self, written: Sequence[int]) -> list[int]:
+        if len(written) == FORCED:
+            return self.encode(self.text)[:AHEAD]
+        end = 0
+        for words, run in itertools.groupby(written[FORCED:], self.is_word):
+            found = words  # behind the last place, so that phrases go through the text; nothing is known behind a box
+            if words:
+                said = self.decode(list(run))
+                place = self.text.find(said, end)
+                place = self.text.find(said) if place < 0 else place
+                found = place >= 0
+                end = place + len(said) if found else end
+        return self.encode(self.text[end:])[:AHEAD] if found else []
+
+
+class FromAnswer:
+    """Answers that hardly differ from an earlier one, such as that of a video's last frame: the same place there."""
+
+    def __init__(self, answer: Sequence[int]) -> None:
+        self.answer = list(answer)
+
+    def propose(self, written: Sequence[int]) -> list[int]:
+        """What stands there behind as many tokens, where the last written one stands there too."""
+        n = len(written)
+        if n < len(self.answer) and written[-1] == self.answer[n - 1]:
+            return self.answer[n : n + AHEAD]
+        return []
