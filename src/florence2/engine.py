@@ -24,11 +24,13 @@ from florence2.checkpoints.calibration import Calibration
 from florence2.config import DecodingPolicy
 from florence2.errors import CheckpointError, Florence2Error, TaskError
 from florence2.generation import Generated, generate, policy_for
-from florence2.generation.drafts import Draft, FromText
+from florence2.generation.drafts import Draft, FromAnswer, FromText
 from florence2.inputs import Prompt, Request
 from florence2.language import answers, grammar
 from florence2.results import Answer, Detections, Raw
 
+NOT_SEARCH = frozenset(("reference", "min_score", "raw", "draft"))
+"""Options that are not about the search."""
 ROWS = 16
 """Photos encoded together and prompts decoded together, at most."""
 
@@ -44,6 +46,9 @@ class Options(TypedDict, total=False):
     """Leave out objects, outlines and text regions that score less; of calibrated scores where there are such."""
     raw: bool
     """Keep the token ids and their log-probabilities in ``answer.raw``."""
+    draft: Answer
+    """An earlier answer to the same question, made with ``raw``, as of a video's last frame: where this one says the
+    same, several tokens take one step. The answer is not changed by it. For one photo and ``num_beams=1``."""
     num_beams: int
     max_new_tokens: int
     no_repeat_ngram_size: int
@@ -166,7 +171,7 @@ class Engine:
 
     def _decode(self, rows: Sequence[tuple[Scene, Prompt]], options: Options) -> list[Answer]:
         """Rows with the same policy and the same number of image tokens share batches; answers in the order of rows."""
-        overrides = {name: value for name, value in options.items() if name not in ("reference", "min_score", "raw")}
+        overrides = {name: value for name, value in options.items() if name not in NOT_SEARCH}
         groups: dict[tuple[DecodingPolicy, int], list[int]] = {}
         for i, (scene, prompt) in enumerate(rows):
             policy = policy_for(prompt.task, self.config, reference=options.get("reference", False), **overrides)
@@ -191,13 +196,16 @@ class Engine:
         return [
             self._answer(scene, prompt, produced, policy, options)
             for (scene, prompt), produced in zip(
-                rows, generate(self.model, memory, policy, automata, self._draft(rows)), strict=True
+                rows, generate(self.model, memory, policy, automata, self._draft(rows, options)), strict=True
             )
         ]
 
-    def _draft(self, rows: Sequence[tuple[Scene, Prompt]]) -> Draft | None:
-        """A grounded caption is said again, phrase by phrase: its words are guessed from the prompt."""
+    def _draft(self, rows: Sequence[tuple[Scene, Prompt]], options: Options) -> Draft | None:
+        """An earlier answer; or the given text, which a grounded caption says again, phrase by phrase."""
         (_, prompt), *others = rows
+        earlier = options.get("draft")
+        if earlier is not None and earlier.raw is not None:
+            return FromAnswer(earlier.raw.token_ids)
         if others or prompt.task.takes != "text" or prompt.task.policy != "structured":
             return None
         language = self.tokenizer
@@ -254,6 +262,9 @@ def check_options(options: Options) -> None:
     unknown = sorted(set(options) - set(Options.__annotations__))
     if unknown:
         raise TaskError(f"unknown option {unknown[0]!r}; known: {', '.join(Options.__annotations__)}")
+    draft = options.get("draft")
+    if draft is not None and draft.raw is None:
+        raise TaskError("draft is an answer without its tokens; make that answer with raw=True")
     score = options.get("min_score", 0.0)
     if not 0 <= score <= 1:
         raise TaskError(f"min_score lies between 0 and 1, found {score}")

@@ -128,7 +128,7 @@ def evaluate(
             loaded = common.load(model, device, dtype, adapter)
             calibration = None if reference else loaded.calibration
             options: Any = {} if beams is None else {"num_beams": beams}
-            answerer = Ours(loaded, **options, **({"reference": True} if reference else {}))
+            answerer = Ours(loaded, **options, reference=reference) if reference else Ours(loaded, **options)
         _measure(plan, answerer, calibration, output, json)
 
 
