@@ -174,7 +174,8 @@ class Engine:
         overrides = {name: value for name, value in options.items() if name not in NOT_SEARCH}
         groups: dict[tuple[DecodingPolicy, int], list[int]] = {}
         for i, (scene, prompt) in enumerate(rows):
-            policy = policy_for(prompt.task, self.config, reference=options.get("reference", False), **overrides)
+            closed, reference = prompt.labels is not None, options.get("reference", False)
+            policy = policy_for(prompt.task, self.config, reference, closed, **overrides)
             groups.setdefault((policy, scene.tokens.shape[1]), []).append(i)
         found: dict[int, Answer] = {}
         for (policy, _), members in groups.items():

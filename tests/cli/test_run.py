@@ -129,7 +129,7 @@ def test_options_reach_the_model(call: Run, photos: Path, tiny_folder: Path) -> 
     plain = ids()
     assert len(ids("--max-new-tokens", 7)) <= 8 < len(plain)
     assert ids("--reference") != plain
-    assert ids("--beams", 1) != plain
+    assert ids("--beams", 3) != plain
     assert ids("--device", "cpu", "--dtype", "float32") == plain
     result = call("run", "photos/a.png", "-t", "od", "--model", tiny_folder, "--json", "--min-score", 1)
     assert documents(result)[0]["results"]["<OD>"]["objects"] == []

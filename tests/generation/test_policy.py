@@ -17,9 +17,12 @@ def test_text_tasks_are_searched_as_shipped_under_their_grammar() -> None:
     assert policy == dataclasses.replace(SHIPPED_POLICY, constrained=True)
 
 
-def test_structured_tasks_drop_the_ban_and_are_guarded() -> None:
+def test_structured_tasks_are_greedy_drop_the_ban_and_are_guarded() -> None:
     policy = policy_for(tasks.get("<OD>"), BASE)
-    assert policy == dataclasses.replace(SHIPPED_POLICY, no_repeat_ngram_size=0, constrained=True, repeat_guard=True)
+    guarded = dataclasses.replace(SHIPPED_POLICY, no_repeat_ngram_size=0, constrained=True, repeat_guard=True)
+    assert policy == dataclasses.replace(guarded, num_beams=1)
+    assert policy_for(tasks.get("<OD>"), BASE, closed=True) == guarded
+    assert policy_for(tasks.get("<OD>"), BASE, num_beams=3) == guarded
 
 
 @pytest.mark.parametrize("name", ["<CAPTION>", "<OD>"])

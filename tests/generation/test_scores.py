@@ -54,8 +54,10 @@ def policies() -> dict[str, DecodingPolicy]:
     return {
         "greedy": policy_for(od, BASE, num_beams=1, max_new_tokens=BUDGET),
         # A high length penalty makes random weights talk.
-        "beams": policy_for(od, BASE, max_new_tokens=BUDGET, length_penalty=3.0),
-        "no early stop": policy_for(od, BASE, max_new_tokens=BUDGET, early_stopping=False, length_penalty=2.0),
+        "beams": policy_for(od, BASE, num_beams=3, max_new_tokens=BUDGET, length_penalty=3.0),
+        "no early stop": policy_for(
+            od, BASE, num_beams=3, max_new_tokens=BUDGET, early_stopping=False, length_penalty=2.0
+        ),
         "reference": policy_for(caption, BASE, max_new_tokens=BUDGET, reference=True),
         "sampling": policy_for(od, BASE, max_new_tokens=BUDGET, temperature=0.8, top_k=50, seed=5),
     }

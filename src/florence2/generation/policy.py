@@ -16,12 +16,17 @@ class HasPolicy(Protocol):
     def policy(self) -> Literal["text", "structured"]: ...
 
 
-def policy_for(task: HasPolicy, config: Florence2Config, reference: bool = False, **overrides: Any) -> DecodingPolicy:
+def policy_for(
+    task: HasPolicy, config: Florence2Config, reference: bool = False, closed: bool = False, **overrides: Any
+) -> DecodingPolicy:
     """The policy under which ``task`` is decoded.
 
     A text task is searched as the checkpoint ships (3 beams, no repeated 3-grams, early stopping), with its
     grammar on top. A structured task (boxes, quads, polygons) is constrained by its grammar and guarded against
-    repeats, and the n-gram ban is off: it would forbid two boxes that share three consecutive coordinates.
+    repeats, and the n-gram ban is off: it would forbid two boxes that share three consecutive coordinates. It is
+    decoded greedily: beams compare means of log-probabilities and favour short lists, so they find fewer objects, in
+    more time (docs/log.md has the figures). Where a list of labels closes the answers (``closed``) the beams stay:
+    there the short answer, nothing, must be able to win.
     ``reference`` gives the checkpoint's settings and nothing else, for people who want the reference's tokens.
 
     ``overrides`` are fields of :class:`DecodingPolicy`; None leaves a field alone. ``temperature`` above 0
@@ -35,7 +40,10 @@ def policy_for(task: HasPolicy, config: Florence2Config, reference: bool = False
     elif task.policy == "text":
         policy = dataclasses.replace(shipped, constrained=True, repeat_guard=False)
     else:
-        policy = dataclasses.replace(shipped, constrained=True, repeat_guard=True, no_repeat_ngram_size=0)
+        beams = shipped.num_beams if closed else 1
+        policy = dataclasses.replace(
+            shipped, constrained=True, repeat_guard=True, no_repeat_ngram_size=0, num_beams=beams
+        )
 
     known = [field.name for field in dataclasses.fields(DecodingPolicy)]
     for name in overrides:
