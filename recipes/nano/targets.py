@@ -226,7 +226,7 @@ class Teacher:
     def _open_vocabulary(self, seen: View, big: list[Record], rng: random.Random) -> Pair:
         present = sorted({o["label"] for o in seen.objects})
         absent = [c for c in seen.closed if c not in present]
-        asked = [rng.choice(absent)] if absent and rng.random() < 0.2 else [rng.choice(big)["label"]]
+        asked = [rng.choice(absent)] if absent and rng.random() < 0.45 else [rng.choice(big)["label"]]
         if absent and rng.random() < 0.25:
             asked.append(rng.choice(absent))
         elif len(present) > 1 and rng.random() < 0.25:
