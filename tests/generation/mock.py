@@ -24,12 +24,13 @@ class MockModel:
     def new_cache(self, rows: int, max_length: int) -> MockCache:
         return MockCache(rows)
 
-    def decode(self, ids: Tensor, memory: Memory, cache: MockCache) -> Tensor:
+    def decode(self, ids: Tensor, memory: Memory, cache: MockCache, words: slice | None = None) -> Tensor:
         assert cache.rows == ids.shape[0]
         cache.length += ids.shape[1]
         self.rows_decoded += ids.shape[0]
         photo = memory.states[:, 0, 0].long().repeat_interleave(ids.shape[0] // memory.rows)
-        return self.table[ids] + self.photos[photo][:, None]
+        logits = self.table[ids] + self.photos[photo][:, None]
+        return logits if words is None else logits[..., words]
 
 
 class MockCache:
@@ -50,11 +51,11 @@ class ScriptModel(MockModel):
         super().__init__(torch.zeros(vocab_size, 1))
         self.script, self.sure = list(script), sure
 
-    def decode(self, ids: Tensor, memory: Memory, cache: MockCache) -> Tensor:
+    def decode(self, ids: Tensor, memory: Memory, cache: MockCache, words: slice | None = None) -> Tensor:
         logits = torch.zeros(ids.shape[0], ids.shape[1], self.config.text.vocab_size)
         cache.length += ids.shape[1]
         logits[:, -1, self.script[(cache.length - 2) % len(self.script)]] = self.sure
-        return logits
+        return logits if words is None else logits[..., words]
 
 
 def photos(n: int, first: int = 0) -> Memory:

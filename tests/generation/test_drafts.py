@@ -33,7 +33,8 @@ class Counting:
 
     def decode(self, *arguments: Any) -> Any:
         self.steps += 1
-        return 20 * self.model.decode(*arguments) + self.taste[arguments[0]]
+        taste = self.taste[arguments[0]]
+        return 20 * self.model.decode(*arguments) + (taste[..., arguments[3]] if len(arguments) > 3 else taste)
 
 
 class Guess:

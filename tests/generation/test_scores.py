@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from florence2.config import BASE, DecodingPolicy
 from florence2.generation import Generated, generate, policy_for
 from florence2.generation.search import alternatives
 from florence2.language import grammar, tasks
+from florence2.language.automaton import LOCATION
 from florence2.language.grammar import Automaton
 from florence2.language.tokenizer import Tokenizer
 from florence2.model import Cache, Florence2Model, Memory
@@ -67,11 +69,21 @@ POLICIES = policies()
 each_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
 
 
-def teacher_forced(model: Florence2Model, memory: Memory, photo: int, answer: Generated) -> list[float]:
-    """The log-probability of each id by one pass over all of them; 0 for the forced first and last one."""
+def teacher_forced(
+    model: Florence2Model, memory: Memory, photo: int, answer: Generated, automaton: Automaton | None
+) -> list[float]:
+    """The log-probability of each id by one pass over all of them; 0 for the forced first and last one. With an
+    automaton, over the locations alone where it allows nothing else."""
     ids = torch.tensor(answer.ids)
     with torch.inference_mode():
         logits = model.decode(ids[None, :-1], memory.select(torch.tensor([photo])))[0]
+    logits = logits.clone()
+    if automaton is not None:
+        state, first = automaton.start, automaton.first_location_id
+        for place, id in enumerate(answer.ids[2:], 1):
+            if set(automaton.edges[state]) == {LOCATION}:
+                logits[place, :first] = logits[place, first + 1000 :] = float("-inf")
+            state = automaton.edges[state][automaton.class_of[id]][0]
     logprobs = logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0].tolist()
     logprobs[0] = 0.0
     if len(logprobs) == BUDGET:
@@ -83,7 +95,8 @@ def worst_logprob(model: Florence2Model, memory: Memory, policy: DecodingPolicy,
     worst = 0.0
     for photo, answers in enumerate(alternatives(model, memory, policy, automaton)):
         for answer in answers:
-            expected = teacher_forced(model, memory, photo, answer)
+            greedy = automaton if policy.constrained and policy.num_beams == 1 else None
+            expected = teacher_forced(model, memory, photo, answer, greedy)
             assert len(expected) == len(answer.logprobs) == len(answer.ids) - 1
             worst = max(worst, *(abs(a - b) for a, b in zip(answer.logprobs, expected, strict=True)))
             assert answer.score == pytest.approx(
@@ -187,9 +200,9 @@ def test_the_cache_changes_nothing(
     cached = generate(model, memory, policy, automaton)
     decode = model.decode
 
-    def from_the_beginning(ids: torch.Tensor, memory: Memory, cache: Uncached) -> torch.Tensor:
+    def from_the_beginning(ids: torch.Tensor, memory: Memory, cache: Uncached, *words: slice) -> torch.Tensor:
         cache.ids = torch.cat([cache.ids, ids], dim=1)
-        return decode(cache.ids, memory)
+        return decode(cache.ids, memory, None, *words)
 
     monkeypatch.setattr(model, "new_cache", lambda rows, max_length: Uncached(rows))
     monkeypatch.setattr(model, "decode", from_the_beginning)
@@ -227,3 +240,26 @@ def test_brain_floats_give_finite_scores(model: Florence2Model, memory: Memory, 
     for answer in generate(half, short, POLICIES["beams"], automaton):
         assert automaton.accepts(answer.ids)
         assert all(-100 < value <= 0 for value in answer.logprobs)
+
+
+def test_where_only_locations_may_stand_only_they_are_projected(
+    monkeypatch: pytest.MonkeyPatch, model: Florence2Model, memory: Memory, automaton: Automaton
+) -> None:
+    """Three of a box's four coordinates at least; without a grammar, and for beams, never."""
+    seen: list[int] = []
+    decode = model.decode
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        logits = decode(*arguments)
+        seen.append(logits.shape[-1])
+        return logits
+
+    monkeypatch.setattr(model, "decode", watched)
+    one = memory.select(torch.tensor([0]))
+    (answer,) = generate(model, one, POLICIES["greedy"], automaton)
+    coordinates = sum(automaton.class_of[id] == LOCATION for id in answer.ids)
+    assert seen.count(1000) >= 3 * coordinates // 4 > 0
+    for name in ("beams", "reference"):
+        seen.clear()
+        generate(model, one, POLICIES[name], automaton)
+        assert 1000 not in seen

@@ -55,6 +55,10 @@ class Constraint:
         floor = self.registers.gather(1, self.floor[self.state][:, None])  # (R, 1)
         return classes.gather(1, self.token_class) & (self.bins >= floor)
 
+    def only_locations(self) -> tuple[Tensor, slice]:
+        """((R,) True for rows that may write nothing but a location next, the ids of the location tokens)."""
+        return self.only_location[self.state], self.locations
+
     def within(self, left: int) -> Tensor:
         """(R, V) True for the tokens behind which the answer can still be ended, ``left`` tokens in all."""
         return (self.needs[self.state] <= left).gather(1, self.token_class)
@@ -99,8 +103,13 @@ class Constraint:
         store, floor = (torch.cat([getattr(table, name) for table in tables]) for name in ("store", "floor"))
         self.store = store.masked_fill(store < 0, SPARE)
         self.floor = floor.masked_fill(floor < 0, OPEN)
+        others = torch.arange(C, device=self.allows.device) != LOCATION
+        self.only_location = self.allows[:, LOCATION] & ~(self.allows & others).any(-1)
         # Tokens that are no locations pass every floor.
         location = torch.stack([table.location for table in tables]).amax(0)  # (V,)
+        first = int(location.eq(0).int().argmax())
+        self.locations = slice(first, first + BINS)
+        self.no_location = location < 0
         self.bins = location.masked_fill(location < 0, BINS)
         self.needs = 1 + distance[self.next]  # (S, C) tokens to the end if this class is read now
         self.patience = int(self.needs[self.allows].max())

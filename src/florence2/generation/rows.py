@@ -17,6 +17,7 @@ from torch import Tensor
 from florence2.config import DecodingPolicy
 from florence2.generation.constraints import Constraint
 from florence2.generation.drafts import Draft
+from florence2.language.quantizer import BINS
 from florence2.model import Florence2Model, Memory
 
 
@@ -27,7 +28,8 @@ class Generated:
     ids: tuple[int, ...]
     """The decoder's start token first, ``</s>`` last; no padding behind it."""
     logprobs: tuple[float, ...]
-    """One per id after the first: its log-probability over the full vocabulary, 0 where it was forced."""
+    """One per id after the first: its log-probability over the full vocabulary (without beams, over the
+    locations where the grammar allowed nothing else), 0 where it was forced."""
     truncated: bool
     """The budget ended it: somewhere in this answer the model's best allowed token did not fit any more."""
     score: float
@@ -50,7 +52,7 @@ class Rows:
         R, N = memory.rows * policy.num_beams, policy.max_new_tokens
         device = memory.states.device
         self.model, self.memory, self.policy, self.constraint = model, memory, policy, constraint
-        self.eos_id, self.pad_id = text.eos_id, text.pad_id
+        self.eos_id, self.pad_id, self.vocab_size = text.eos_id, text.pad_id, text.vocab_size
         self.cache = model.new_cache(R, N)
         self.ids = torch.full((R, N + 1), text.pad_id, dtype=torch.long, device=device)
         self.ids[:, 0] = text.decoder_start_id
@@ -78,9 +80,10 @@ class Rows:
     def scores(self) -> Tensor:
         """(R, V) float32 log-probabilities of the next token: -inf where it may not stand, 0 where it is forced.
 
-        They are those of the full vocabulary; what is forbidden does not raise the rest.
+        They are those of the full vocabulary; what is forbidden does not raise the rest. Only where a single row per
+        photo must write a location, they are those of the location tokens.
         """
-        raw = self._logits().float().log_softmax(-1)
+        raw = self._logprobs()
         left = self.ids.shape[1] - self.length  # tokens that may still be written, this one included
         size = self.policy.no_repeat_ngram_size
         banned = repeats_ngram(self.ids[:, : self.length], size, raw.shape[1]) if size else None
@@ -97,8 +100,24 @@ class Rows:
             scores = torch.zeros_like(scores).masked_fill(~last, float("-inf"))
         return scores
 
-    def _logits(self) -> Tensor:
-        """(R, V) of the next token: already there where a guess was right, else from the model."""
+    def _logprobs(self) -> Tensor:
+        """(R, V) float32. The projection to a vocabulary of 51,289 takes as long as the rest of a step of BASE, and
+        where only locations may stand it is not made: the other 50,289 are then -inf."""
+        if self.constraint is None or self.policy.num_beams > 1:  # beams are compared: over the full vocabulary
+            return self._logits(None).float().log_softmax(-1)
+        only, words = self.constraint.only_locations()
+        if not bool((only | self.finished).all()):
+            logits = self._logits(None).float()
+            return logits.masked_fill(only[:, None] & self.constraint.no_location, float("-inf")).log_softmax(-1)
+        logits = self._logits(words).float()
+        if logits.shape[1] > BINS:  # looked up ahead, when nobody knew what would be allowed here
+            logits = logits[:, words]
+        raw = logits.new_full((logits.shape[0], self.vocab_size), float("-inf"))
+        raw[:, words] = logits.log_softmax(-1)
+        return raw
+
+    def _logits(self, words: slice | None) -> Tensor:
+        """Of the next token, (R, V) or (R, words): already there where a guess was right, else from the model."""
         if self.ahead:
             return self.ahead.pop(0)
         pending = self.ids[:, self.cache.length : self.length]
@@ -106,7 +125,10 @@ class Rows:
             room = self.ids.shape[1] - self.length - 1
             self.guessed = self.draft.propose(self.ids[0, : self.length].tolist())[: max(0, room)]
             pending = torch.cat([pending, pending.new_tensor([self.guessed])], 1) if self.guessed else pending
-        logits = self.model.decode(pending, self.memory, self.cache)  # (R, n, V)
+        if self.guessed or words is None:
+            logits = self.model.decode(pending, self.memory, self.cache)  # (R, n, V)
+        else:
+            logits = self.model.decode(pending, self.memory, self.cache, words)
         first = logits.shape[1] - len(self.guessed) - 1
         self.ahead = list(logits[:, first + 1 :].unbind(1))
         return logits[:, first]

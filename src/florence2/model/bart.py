@@ -119,7 +119,7 @@ class Bart(nn.Module):
         """(R, n) ids → (R, n, D) hidden states. With a cache the ids go on from what it holds."""
         return self.decoder(self.shared(ids), memory, cache)
 
-    def project(self, hidden: Tensor, rows: Tensor | None = None) -> Tensor:
+    def project(self, hidden: Tensor, rows: Tensor | slice | None = None) -> Tensor:
         """(..., D) hidden states → (..., V) logits, or the logits of these vocabulary rows only."""
         if self.head is not None and not getattr(self.head, "disable_adapters", False):
             logits: Tensor = self.head(hidden) + self.logits_bias

@@ -70,9 +70,10 @@ class Florence2Model(nn.Module):
         """Room for ``max_length`` tokens in each of ``rows`` decoder rows."""
         return Cache(self.config.text, rows, max_length, like=self.text.shared.weight)
 
-    def decode(self, ids: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
-        """(R, n) ids → (R, n, V) logits. R is a multiple k of the memory's B rows: row r reads memory r // k."""
-        return self.text.project(self.text.decode(ids, memory, cache))
+    def decode(self, ids: Tensor, memory: Memory, cache: Cache | None = None, words: slice | None = None) -> Tensor:
+        """(R, n) ids → (R, n, V) logits, or those of the ids ``words`` only. R is a multiple k of the memory's B rows:
+        row r reads memory r // k."""
+        return self.text.project(self.text.decode(ids, memory, cache), words)
 
     def forward(
         self,
