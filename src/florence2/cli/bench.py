@@ -139,5 +139,8 @@ def _random(preset: str, folder: Path, device: str, dtype: str) -> Florence2:
     chosen = getattr(config, preset.upper())
     made = initialise(Florence2Model(chosen))
     tokenizer = checkpoints.load(None, device="cpu").tokenizer
+    assert tokenizer is not None
+    if missing := chosen.text.vocab_size - tokenizer.vocab_size:  # as many words, whatever they are
+        tokenizer = tokenizer.with_words(f"\N{MIDDLE DOT}{number}" for number in range(missing))
     checkpoints.save(checkpoints.Checkpoint(made, tokenizer, chosen), folder, dtype="float32")
     return Florence2.from_pretrained(folder, device=device, dtype=dtype)
