@@ -1,4 +1,4 @@
-"""Calibrates the scores of a checkpoint on the training photos that train.py holds out, and stores them beside it.
+"""Calibrates the scores of a checkpoint on the training photos that course.py holds out, and stores them beside it.
 
     python recipes/nano/calibrate.py CHECKPOINT DATA RUN
 
@@ -14,6 +14,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from course import held_out
+
 from florence2 import Florence2, checkpoints
 from florence2.data import read, write
 from florence2.evaluation import runner
@@ -21,9 +23,6 @@ from florence2.evaluation.answerers import Ours
 from florence2.evaluation.benchmarks import find
 from florence2.evaluation.calibrate import fit_run
 from florence2.evaluation.runner import Plan
-
-HELD_OUT = (40, 7)
-"""``train.held_out``: every fortieth photo, from the eighth."""
 
 
 def main() -> None:
@@ -33,10 +32,9 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     a = parser.parse_args()
     packs, folder = a.run / "held-out", a.run / "held-out-eval"
-    every, first = HELD_OUT
     if not packs.exists():
         records = read(a.data / "train", "packs")
-        write((record for n, record in enumerate(records) if n % every == first), packs, "packs")
+        write((record for n, record in enumerate(records) if held_out(n)), packs, "packs")
     benchmarks, _ = runner.possible(find("packs"), packs)
     plan = Plan(benchmarks=tuple(benchmarks), data=packs)
     loaded = dataclasses.replace(checkpoints.load(a.checkpoint), calibration=None)

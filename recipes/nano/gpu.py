@@ -26,6 +26,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import train
+from course import CROPS, Course, Drawn
 from distill import CHANNELS, MEAN, STD, Objective, Steps, Student, geometry, photometric, schedule
 from torch import Tensor
 
@@ -57,7 +58,7 @@ class Board:
         grid = F.affine_grid(theta, list(chosen.shape), align_corners=False)
         return F.grid_sample(chosen, grid, padding_mode="border", align_corners=False)
 
-    def pictures(self, drawn: train.Drawn) -> Tensor:
+    def pictures(self, drawn: Drawn) -> Tensor:
         """Of a step of the joint phase: crops, and the pictures that were made on the spot."""
         made = [i for i, j in enumerate(drawn.crops) if j < 0]
         pixels = self.crops([max(j, 0) for j in drawn.crops])
@@ -73,11 +74,11 @@ class Writers(torch.utils.data.IterableDataset):
     def __init__(self, run: Path, packs: Path, batch: int) -> None:
         self.run, self.packs, self.batch = run, packs, batch
 
-    def __iter__(self) -> Iterator[tuple[train.Drawn, train.Batch]]:
+    def __iter__(self) -> Iterator[tuple[Drawn, train.Batch]]:
         worker = torch.utils.data.get_worker_info()
-        course = train.Course(self.run, 1 + (worker.id if worker else 0), self.packs / "train")
+        course = Course(self.run, 1 + (worker.id if worker else 0), self.packs / "train")
         began = time.time()
-        for drawn in course.batches(train.CROPS, self.batch, 4, made=True):
+        for drawn in course.batches(CROPS, self.batch, 4, made=True):
             course.progress = min(1.0, (time.time() - began) / 900)
             yield drawn, train.Batch(drawn.pairs)
 
@@ -110,7 +111,7 @@ def distil(eyes: Eyes, teacher: torch.nn.Module, a: argparse.Namespace) -> dict[
     forward = torch.compile(student) if a.compile else student
     began, step, noted = time.time(), 0, time.time()
     while (elapsed := (time.time() - began) / 60) < a.distill:
-        pixels = eyes.board.crops(rng.integers(distill.HELD_OUT, train.CROPS, a.batch).tolist())
+        pixels = eyes.board.crops(rng.integers(distill.HELD_OUT, CROPS, a.batch).tolist())
         truth = look(eyes, teacher, pixels)
         with eyes.autocast():
             outputs = forward(eyes.normalise(photometric(pixels)))
@@ -143,7 +144,7 @@ def objective_of(eyes: Eyes, teacher: torch.nn.Module) -> Objective:
 
 def learn_all(eyes: Eyes, teacher: torch.nn.Module, encoder: dict[str, Tensor] | None, a: argparse.Namespace) -> None:
     """Phase 2 and 3 in one: all tasks on pixels, the encoder held to the teacher's maps."""
-    course = train.Course(a.run, 1)
+    course = Course(a.run, 1)
     model = train.new_model(course)
     if a.start:
         model.load_state_dict(train.load_weights(a.start))
@@ -181,7 +182,7 @@ def learn_all(eyes: Eyes, teacher: torch.nn.Module, encoder: dict[str, Tensor] |
 
 
 @torch.inference_mode()
-def measured(eyes: Eyes, model: train.Florence2Model, examples: list, course: train.Course) -> dict[str, list[float]]:
+def measured(eyes: Eyes, model: train.Florence2Model, examples: list, course: Course) -> dict[str, list[float]]:
     with eyes.autocast():
         whole = eyes.board.crops([index for index, _ in examples])
         tokens = model.projector(model.vision(eyes.normalise(whole))[:, None])

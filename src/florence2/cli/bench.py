@@ -87,17 +87,20 @@ def _measure(
     from florence2.speed.timing import take_turns
 
     work = stages.Work()
-    names = [s.name for s in stages.ours(model, work) if not wanted or s.name.startswith(tuple(wanted))]
-    if not names:
-        known = ", ".join(s.name for s in stages.ours(model, work))
+    every = stages.ours(model, work)
+    chosen = [stage for stage in every if not wanted or stage.name.startswith(tuple(wanted))]
+    if not chosen:
+        known = ", ".join(stage.name for stage in every)
         raise ConfigError(f"no stage begins with {' or '.join(map(repr, wanted))}; known are {known}")
     machine = tables.machine(model.device)
     kind = str(model.dtype).removeprefix("torch.")
     title = f"{model.name}, {kind}, {machine['device']}, {machine['threads']} threads, {machine['processor']}"
     typer.echo(title)
-    sides = {tables.OURS: stages.ours(model, work, names)}
+    sides = {tables.OURS: chosen}
     if peer:
-        sides[tables.PEER] = native.theirs(native.load(model, folder / "native"), work, names)
+        sides[tables.PEER] = native.theirs(
+            native.load(model, folder / "native"), work, [stage.name for stage in chosen]
+        )
     limits = Limits.of(model.device, model.dtype)
     floors = limits.floors(model.engine.config, work.prompt, model.dtype)
     rows: list[Row] = []
