@@ -51,17 +51,18 @@ def parts(native: peer.Transformers, work: Work) -> list[Stage]:
         found = processor(images=photo, return_tensors="pt")["pixel_values"]
         return found.to(native.device, native.dtype)
 
+    def embed(given: Any) -> Any:
+        features = model.model.get_image_features(given).pooler_output
+        return torch.cat([features, language.get_input_embeddings()(ids)], 1)
+
+    def encode(embedded: Any) -> Any:
+        return language.encoder(inputs_embeds=embedded).last_hidden_state
+
     with torch.inference_mode():
         seen = pixels()
-        features = model.model.get_image_features(seen).pooler_output
-        embeds = torch.cat([features, language.get_input_embeddings()(ids)], 1)
-        states = language.encoder(inputs_embeds=embeds).last_hidden_state
+        embeds = embed(seen)
+        states = encode(embeds)
     mask = torch.ones(states.shape[:2], dtype=torch.long, device=native.device)
-
-    def encode(given: Any) -> Any:
-        found = model.model.get_image_features(given).pooler_output
-        joined = torch.cat([found, language.get_input_embeddings()(ids)], 1)
-        return language.encoder(inputs_embeds=joined).last_hidden_state
 
     def write(encoded: Any, beams: int, tokens: int) -> None:
         settings = {**native.settings, "num_beams": beams, "max_new_tokens": tokens + 1, "min_new_tokens": tokens + 1}
@@ -73,8 +74,8 @@ def parts(native: peer.Transformers, work: Work) -> list[Stage]:
     return [
         Stage(stages.PREPROCESSING, lambda: processor(images=photo, return_tensors="pt")),
         Stage(stages.IMAGE, lambda: model.model.get_image_features(seen)),
-        Stage(stages.PROMPT, lambda: language.encoder(inputs_embeds=embeds)),
-        Stage(stages.FIRST, lambda: write(encode(pixels()), 1, 1)),
+        Stage(stages.PROMPT, lambda: encode(embeds)),
+        Stage(stages.FIRST, lambda: write(encode(embed(pixels())), 1, 1)),
         Stage(stages.GREEDY, lambda: write(states, 1, work.tokens), work.tokens),
         Stage(stages.BEAMS, lambda: write(states, 3, work.tokens), work.tokens),
     ]

@@ -76,6 +76,19 @@ def _png(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
+def _outlined(name: str, title: str, task: str, ask: packs.Teacher, protocol: str) -> Benchmark:
+    return Benchmark(
+        name=f"{GROUP}/{name}",
+        title=title,
+        task=task,
+        measure="segmentation",
+        main="mIoU",
+        protocol=protocol,
+        read=_composed(ask),
+        templated=True,
+    )
+
+
 BENCHMARKS: tuple[Benchmark, ...] = (
     Benchmark(
         name=f"{GROUP}/lines",
@@ -88,24 +101,13 @@ BENCHMARKS: tuple[Benchmark, ...] = (
         read=_lines,
         templated=True,
     ),
-    Benchmark(
-        name=f"{GROUP}/referring-segmentation",
-        title="Expression to outline, composed scenes",
-        task="<REFERRING_EXPRESSION_SEGMENTATION>",
-        measure="segmentation",
-        main="mIoU",
-        protocol="Things cut out of the packs in the data folder, on drawn grounds; a templated expression means one.",
-        read=_composed(packs.referred(templated=True)),
-        templated=True,
+    _outlined(
+        "referring-segmentation", "Expression to outline, composed scenes", "<REFERRING_EXPRESSION_SEGMENTATION>",
+        packs.referred(templated=True),
+        "Things cut out of the packs in the data folder, on drawn grounds; a templated expression means one.",
     ),
-    Benchmark(
-        name=f"{GROUP}/region-segmentation",
-        title="Region to outline, composed scenes",
-        task="<REGION_TO_SEGMENTATION>",
-        measure="segmentation",
-        main="mIoU",
-        protocol="The same scenes; the outline of what is in a box of 2 % of the picture or more.",
-        read=_composed(packs.outlines),
-        templated=True,
+    _outlined(
+        "region-segmentation", "Region to outline, composed scenes", "<REGION_TO_SEGMENTATION>", packs.outlines,
+        "The same scenes; the outline of what is in a box of 2 % of the picture or more.",
     ),
-)
+)  # fmt: skip
