@@ -18,6 +18,7 @@ FLOORS = {
     "language": 1,
     "images": 1,
     "checkpoints": 2,
+    "onnx": 2,
     "generation": 2,
     "drawing": 2,
     "inputs": 3,

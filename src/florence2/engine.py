@@ -27,6 +27,9 @@ from florence2.generation import Generated, generate, policy_for
 from florence2.generation.drafts import Draft, FromAnswer, FromText
 from florence2.inputs import Prompt, Request
 from florence2.language import answers, grammar
+from florence2.model import Florence2Model
+from florence2.model.runtime import Runtime
+from florence2.onnx import OnnxCheckpoint
 from florence2.results import Answer, Detections, Raw
 
 NOT_SEARCH = frozenset(("reference", "min_score", "raw", "draft"))
@@ -85,13 +88,14 @@ class Scene:
 class Engine:
     """A checkpoint at work. Stateless but for the batch size that the memory has been found to hold."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint | OnnxCheckpoint) -> None:
         if checkpoint.tokenizer is None:
             raise CheckpointError(
                 f"{checkpoint.source} holds no tokenizer and its vocabulary is not the published one; copy the "
                 "tokenizer.json of the model that it was made from into the folder"
             )
-        self.model = checkpoint.model.eval()
+        self.runtime: Runtime = checkpoint.model.eval()
+        self._checkpoint = checkpoint
         self.tokenizer = checkpoint.tokenizer
         self.config = checkpoint.config
         self.rows = ROWS
@@ -99,16 +103,31 @@ class Engine:
 
     @property
     def device(self) -> torch.device:
-        return self.model.text.shared.weight.device
+        return self._checkpoint.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.text.shared.weight.dtype
+        return self._checkpoint.dtype
 
     @property
     def calibration(self) -> Calibration | None:
         """What makes scores probabilities. None too while an adapter is in use: the curves were fitted without it."""
-        return None if adapters.active_adapter(self.model) else self._calibration
+        return None if self.adapter else self._calibration
+
+    @property
+    def model(self) -> Florence2Model:
+        """The module that holds the weights; Florence2Error where the model runs as ONNX."""
+        if isinstance(self.runtime, Florence2Model):
+            return self.runtime
+        raise Florence2Error(
+            "this model runs as ONNX: there is no module to train, change or put adapters on; load the checkpoint that "
+            "it was exported from, without runtime=..."
+        )
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter in use, where there is one."""
+        return adapters.active_adapter(self.runtime) if isinstance(self.runtime, Florence2Model) else None
 
     def drop_calibration(self) -> None:
         """Scores are as the model gives them from now on."""
@@ -125,7 +144,7 @@ class Engine:
 
         def run(part: Sequence[Image.Image]) -> list[Scene]:
             pixels = images.to_pixel_values(part, form).to(self.device, self.dtype)  # (B, 1, 3, H, W)
-            tokens = self.model.encode_image(pixels)  # (B, T+N, D)
+            tokens = self.runtime.encode_image(pixels)  # (B, T+N, D)
             return [Scene(row[None], picture, adapter) for row, picture in zip(tokens, part, strict=True)]
 
         return self._in_parts(run, pictures)
@@ -152,7 +171,7 @@ class Engine:
 
     def _seeing_adapter(self) -> str | None:
         """The adapter in use, where it changes how photos are encoded."""
-        return adapters.active_adapter(self.model) if adapters.changes_image_tokens(self.model) else None
+        return self.adapter if self.adapter and adapters.changes_image_tokens(self.model) else None
 
     @torch.inference_mode()
     def respond(self, asked: Sequence[tuple[Scene, Request, list[Prompt]]], options: Options) -> list[Any]:
@@ -189,7 +208,7 @@ class Engine:
     def _generate(self, rows: Sequence[tuple[Scene, Prompt]], policy: DecodingPolicy, options: Options) -> list[Answer]:
         tokens = torch.cat([scene.tokens for scene, _ in rows])  # (B, T+N, D)
         ids, mask = self._padded([prompt.ids for _, prompt in rows])  # (B, n) each
-        memory = self.model.encode(tokens, ids, mask)
+        memory = self.runtime.encode(tokens, ids, mask)
         automata = [
             grammar.compile(prompt.task.grammar, self.tokenizer, prompt.labels) if policy.constrained else None
             for _, prompt in rows
@@ -197,7 +216,7 @@ class Engine:
         return [
             self._answer(scene, prompt, produced, policy, options)
             for (scene, prompt), produced in zip(
-                rows, generate(self.model, memory, policy, automata, self._draft(rows, options)), strict=True
+                rows, generate(self.runtime, memory, policy, automata, self._draft(rows, options)), strict=True
             )
         ]
 

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import torch
 
-from florence2 import batches, checkpoints, images, inputs
+from florence2 import batches, checkpoints, images, inputs, onnx
 from florence2.checkpoints import adapters
 from florence2.checkpoints.calibration import Calibration
 from florence2.config import Florence2Config
 from florence2.engine import Engine, Options, Scene, check_options
-from florence2.errors import Florence2Error, TaskError
+from florence2.errors import ConfigError, Florence2Error, TaskError
 from florence2.inputs import Request
 from florence2.language.tasks import Task
 from florence2.model import Florence2Model
@@ -47,13 +47,13 @@ class Florence2:
     Every verb takes :class:`Options` by keyword. Wrong input raises TaskError, BoxError or ImageError.
     """
 
-    def __init__(self, checkpoint: checkpoints.Checkpoint) -> None:
+    def __init__(self, checkpoint: checkpoints.Checkpoint | onnx.OnnxCheckpoint) -> None:
         engine = Engine(checkpoint)
         self._engine: Engine | None = engine
         self.tokenizer = engine.tokenizer
         self.config: Florence2Config = checkpoint.config
         self.source = str(checkpoint.source)
-        self.layout = checkpoint.layout
+        self.layout: str = checkpoint.layout
 
     @classmethod
     def from_pretrained(
@@ -66,6 +66,7 @@ class Florence2:
         dtype: str = "auto",
         offline: bool | None = None,
         calibrated: bool = True,
+        runtime: Literal["torch", "onnx"] = "torch",
     ) -> Florence2:
         """Load the embedded model (no source), a local folder in any of the three layouts, or a hub id.
 
@@ -73,9 +74,17 @@ class Florence2:
         folder or a hub id. ``device`` and ``dtype`` are PyTorch's names; "auto" takes the fastest device that is there,
         and half precision only where that device computes in it. ``offline=True`` asks the cache of the hub only.
         ``calibrated=False`` leaves scores as the model gives them, where the checkpoint has a calibration.
+        ``runtime="onnx"`` takes a folder that ``florence2 export`` wrote, or an export made elsewhere, and computes in
+        onnxruntime; ``dtype`` chooses among its files ("int8" ...), and there are no adapters.
         Raises CheckpointError, which says what to do.
         """
-        checkpoint = checkpoints.load(source, revision, dtype=dtype, device=device, offline=offline)
+        checkpoint: checkpoints.Checkpoint | onnx.OnnxCheckpoint
+        if runtime == "onnx":
+            checkpoint = onnx.load(source, dtype, device)
+        elif runtime == "torch":
+            checkpoint = checkpoints.load(source, revision, dtype=dtype, device=device, offline=offline)
+        else:
+            raise ConfigError(f"runtime {runtime!r} is unknown; expected torch or onnx")
         model = cls(checkpoint if calibrated else dataclasses.replace(checkpoint, calibration=None))
         if adapter is not None:
             several = adapter if isinstance(adapter, Mapping) else {"default": adapter}
@@ -310,12 +319,12 @@ class Florence2:
     @property
     def adapters(self) -> tuple[str, ...]:
         """Names of the adapters that the model carries."""
-        return adapters.adapter_names(self.model)
+        return () if self.layout == "onnx" else adapters.adapter_names(self.model)
 
     @property
     def adapter(self) -> str | None:
         """The adapter in use."""
-        return adapters.active_adapter(self.model)
+        return self.engine.adapter
 
     # The model itself
 
@@ -365,6 +374,8 @@ class Florence2:
     def __repr__(self) -> str:
         if self._engine is None:
             return f"Florence2({self.name!r}, closed)"
+        if self.layout == "onnx":
+            return f"Florence2({self.name!r}, ONNX)"
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         dtype = str(self.dtype).removeprefix("torch.")
         adapter = f", adapter {self.adapter!r}" if self.adapter else ""

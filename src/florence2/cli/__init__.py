@@ -16,6 +16,7 @@ from florence2.cli import (
     data,
     doctor,
     evaluate,
+    export,
     info,
     parse,
     run,
@@ -68,6 +69,7 @@ app.command("run")(run.run)
 app.command("parse")(parse.parse)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
+app.command("export")(export.export)
 app.command("tasks")(tasks.tasks)
 app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)

@@ -6,6 +6,7 @@ import glob
 import json
 import os
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -49,11 +50,22 @@ Adapter = Annotated[
 Dtype = Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")]
 
 
-def load(model: str | None, device: str = "auto", dtype: str = "auto", adapter: str | None = None) -> Florence2:
+class Runtime(str, Enum):
+    torch = "torch"
+    onnx = "onnx"
+
+
+def load(
+    model: str | None,
+    device: str = "auto",
+    dtype: str = "auto",
+    adapter: str | None = None,
+    runtime: Runtime = Runtime.torch,
+) -> Florence2:
     """The model of a command; this is where PyTorch is imported."""
     from florence2.pipeline import Florence2
 
-    return Florence2.from_pretrained(source(model), adapter=adapter, device=device, dtype=dtype)
+    return Florence2.from_pretrained(source(model), adapter=adapter, device=device, dtype=dtype, runtime=runtime.value)
 
 
 def source(model: str | None) -> str | None:

@@ -46,6 +46,9 @@ def run(
     adapter: common.Adapter = None,
     device: common.Device = "auto",
     dtype: common.Dtype = "auto",
+    runtime: Annotated[
+        common.Runtime, typer.Option(help="torch, or onnx for a folder that florence2 export wrote.")
+    ] = common.Runtime.torch,
     min_score: Annotated[float, typer.Option(help="Leave out objects that score less.", min=0, max=1)] = 0.0,
     beams: Annotated[Optional[int], typer.Option(help="Beams of the search.", min=1)] = None,  # noqa: UP045
     max_new_tokens: Annotated[Optional[int], typer.Option(help="Budget per answer.", min=1)] = None,  # noqa: UP045
@@ -83,7 +86,7 @@ def run(
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     failed = 0
-    with common.load(model, device, dtype, adapter) as loaded:
+    with common.load(model, device, dtype, adapter, runtime) as loaded:
         for name in _with_progress(names, json):
             try:
                 scene = loaded.encode(name)

@@ -18,7 +18,7 @@ from florence2.config import DecodingPolicy
 from florence2.generation.constraints import Constraint
 from florence2.generation.drafts import Draft
 from florence2.language.quantizer import BINS
-from florence2.model import Florence2Model, Memory
+from florence2.model.runtime import EncodedRows, Runtime
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Rows:
 
     def __init__(
         self,
-        model: Florence2Model,
-        memory: Memory,
+        model: Runtime,
+        memory: EncodedRows,
         policy: DecodingPolicy,
         constraint: Constraint | None,
         draft: Draft | None = None,

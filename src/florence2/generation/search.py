@@ -18,15 +18,15 @@ from florence2.generation.constraints import Constraint
 from florence2.generation.drafts import Draft
 from florence2.generation.greedy import Greedy
 from florence2.generation.rows import Generated, Rows
-from florence2.model import Florence2Model, Memory
+from florence2.model.runtime import EncodedRows, Runtime
 
 if TYPE_CHECKING:
     from florence2.language.grammar import Automaton
 
 
 def generate(
-    model: Florence2Model,
-    memory: Memory,
+    model: Runtime,
+    memory: EncodedRows,
     policy: DecodingPolicy,
     automaton: Automaton | Sequence[Automaton | None] | None = None,
     draft: Draft | None = None,
@@ -45,8 +45,8 @@ def generate(
 
 @torch.inference_mode()
 def alternatives(
-    model: Florence2Model,
-    memory: Memory,
+    model: Runtime,
+    memory: EncodedRows,
     policy: DecodingPolicy,
     automaton: Automaton | Sequence[Automaton | None] | None = None,
     draft: Draft | None = None,
