@@ -23,6 +23,7 @@ FLOORS = {
     "drawing": 2,
     "inputs": 3,
     "engine": 3,
+    "feeding": 3,
     "batches": 3,
     "pipeline": 3,
     "data": 4,

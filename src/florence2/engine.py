@@ -134,20 +134,29 @@ class Engine:
         self._calibration = None
 
     @torch.inference_mode()
-    def encode(self, pictures: Sequence[Image.Image], size: tuple[int, int] | None = None) -> list[Scene]:
+    def encode(
+        self,
+        pictures: Sequence[Image.Image],
+        size: tuple[int, int] | None = None,
+        pixels: Sequence[Tensor] | None = None,
+    ) -> list[Scene]:
         """Upright RGB pictures → scenes, in one call of the image encoder where the memory allows.
 
-        ``size`` (height, width) replaces the input size of the model.
+        ``size`` (height, width) replaces the input size of the model. ``pixels`` are the pixel values of each picture,
+        (1, 1, 3, H, W), where they are made already.
         """
         form = self.config.image if size is None else dataclasses.replace(self.config.image, size=size)
         adapter = self._seeing_adapter()
 
-        def run(part: Sequence[Image.Image]) -> list[Scene]:
-            pixels = images.to_pixel_values(part, form).to(self.device, self.dtype)  # (B, 1, 3, H, W)
-            tokens = self.runtime.encode_image(pixels)  # (B, T+N, D)
-            return [Scene(row[None], picture, adapter) for row, picture in zip(tokens, part, strict=True)]
+        def run(part: Sequence[int]) -> list[Scene]:
+            if pixels is None:
+                values = images.to_pixel_values([pictures[i] for i in part], form)  # (B, 1, 3, H, W)
+            else:
+                values = torch.cat([pixels[i] for i in part])
+            tokens = self.runtime.encode_image(values.to(self.device, self.dtype))  # (B, T+N, D)
+            return [Scene(row[None], pictures[i], adapter) for row, i in zip(tokens, part, strict=True)]
 
-        return self._in_parts(run, pictures)
+        return self._in_parts(run, range(len(pictures)))
 
     def prepare(self, scene: Scene, request: Request, options: Options) -> list[Prompt]:
         """The prompts of a request on its photo, or TaskError or BoxError where they do not fit together."""
@@ -198,6 +207,8 @@ class Engine:
             groups.setdefault((policy, scene.tokens.shape[1]), []).append(i)
         found: dict[int, Answer] = {}
         for (policy, _), members in groups.items():
+            if len(members) > self.rows:  # parts of prompts of like lengths are padded less
+                members.sort(key=lambda i: len(rows[i][1].ids))
 
             def run(part: Sequence[int], policy: DecodingPolicy = policy) -> list[Answer]:
                 return self._generate([rows[i] for i in part], policy, options)

@@ -272,6 +272,10 @@ class Florence2:
 
         A photo that occurs several times (the same path or the same object) is encoded once. With
         ``on_error="record"`` an item that fails gives an ErrorRecord in its place instead of ending the batch.
+
+        While ``batch_size`` items are answered, the photos of the next are read on threads; no more are in memory,
+        however many items there are. Answers carry what ``draw()`` needs: photos that were given as paths or bytes stay
+        that (a path is read again by ``draw()``), all others stay as pictures, as long as their answers are kept.
         """
         check_options(options)
         return batches.run(self.engine, list(items), batch_size, on_error, options)
@@ -282,14 +286,17 @@ class Florence2:
         *,
         batch_size: int = 8,
         on_error: Literal["raise", "record"] = "record",
+        ahead: int = batches.AHEAD,
         **options: Unpack[Options],
     ) -> Iterator[Answer | list[Answer] | ErrorRecord]:
         """Like :meth:`run_batch` for any number of items: read and answered ``batch_size`` at a time, in order.
 
-        Only the photos of the last two batches are remembered, so keep the items of one photo together.
+        ``ahead`` batches more are read, and their photos made ready, while one is answered; 0 for a source whose next
+        item waits for an answer, or must not grow old. Only the photos of the last two batches are remembered, so keep
+        the items of one photo together. Closing the iterator early ends its threads.
         """
         check_options(options)
-        return batches.stream(self.engine, items, batch_size, on_error, options)
+        return batches.stream(self.engine, items, batch_size, on_error, options, ahead)
 
     def _ask(self, photo: Photo | Scene, requests: Sequence[Request], options: Options) -> list[Any]:
         scene = self.encode(photo)
