@@ -12,6 +12,7 @@ import data
 import numpy as np
 import targets
 from distill import geometry
+from places import UNKNOWN, Seen
 
 from florence2.data import records_json
 from florence2.data.classes import CLASS_LISTS
@@ -40,13 +41,15 @@ class Drawn:
     crops: list[int]
     pictures: list[np.ndarray | None]
     pairs: list[list[targets.Pair]]
+    places: list[Seen]
 
-    def add(self, crop: int, picture: np.ndarray | None, pairs: list[targets.Pair]) -> None:
+    def add(self, crop: int, picture: np.ndarray | None, pairs: list[targets.Pair], seen: Seen = UNKNOWN) -> None:
         """Adds a picture, unless nothing can be asked about it."""
         if pairs:
             self.crops.append(crop)
             self.pictures.append(picture)
             self.pairs.append(pairs)
+            self.places.append(seen)
 
 
 class Course:
@@ -78,14 +81,23 @@ class Course:
         self.shares = [0.0 if held_out(i) else SHARE[r["source"]] for i, r in enumerate(self.records)]
 
     def pairs(self, index: int, pixels: tuple[int, ...], mirrored: bool, count: int, rng: random.Random) -> list:
+        return self.teacher.pairs(self.view(index, pixels, mirrored), count, rng)
+
+    def view(self, index: int, pixels: tuple[int, ...], mirrored: bool) -> targets.View:
         crop = [v / data.SIDE for v in pixels]
-        return self.teacher.pairs(targets.view(self.records[index], crop, mirrored, self.classes), count, rng)
+        return targets.view(self.records[index], crop, mirrored, self.classes)
+
+    def places(self, index: int, seen: targets.View) -> Seen:
+        """What the photo's annotations say about every cell; machine-made boxes count as complete."""
+        record = self.records[index]
+        known = CLASS_LISTS["coco80"] if record.get("pseudo") else self.classes[record.get("exhaustive_classes", "")]
+        return Seen([(o["label"], o["bbox"]) for o in seen.objects], known)
 
     def batches(self, crops: int, batch: int, count: int, made: bool) -> Iterator[Drawn]:
         """Endless batches of stored crops, a third of them whole photos; with ``made``, of pictures made on the spot
         as well: drawn text, photos of words, composed scenes."""
         n = len(self.records)
-        drawn = Drawn([], [], [])
+        drawn = Drawn([], [], [], [])
         while True:
             kind = self.rng.random() if made else 1.0
             if kind < RENDERED + WORDS:
@@ -96,10 +108,11 @@ class Course:
                 j = self.rng.randrange(n if self.rng.random() < 0.35 else crops)
                 index, pixels, mirrored = geometry(n, j)
                 if self.rng.random() < self.shares[index]:
-                    drawn.add(j, None, self.pairs(index, pixels, mirrored, count, self.rng))
+                    seen = self.view(index, pixels, mirrored)
+                    drawn.add(j, None, self.teacher.pairs(seen, count, self.rng), self.places(index, seen))
             if len(drawn.crops) == batch:
                 yield drawn
-                drawn = Drawn([], [], [])
+                drawn = Drawn([], [], [], [])
 
     def _rendered(self) -> tuple[np.ndarray, list[targets.Pair]]:
         lines = [self._print() for _ in range(self.rng.choice((1, 1, 1, 1, 2, 3)))]

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 import train
 from course import CROPS, Course, Drawn
 from distill import CHANNELS, MEAN, STD, Objective, Steps, Student, geometry, photometric, schedule
+from places import Places
 from torch import Tensor
 
 from florence2.language.tokenizer import Tokenizer
@@ -146,8 +147,10 @@ def learn_all(eyes: Eyes, teacher: torch.nn.Module, encoder: dict[str, Tensor] |
     """Phase 2 and 3 in one: all tasks on pixels, the encoder held to the teacher's maps."""
     course = Course(a.run, 1)
     model = train.new_model(course)
+    if a.places:
+        model.places = Places(train.NANO.vision.dims[-1])
     if a.start:
-        model.load_state_dict(train.load_weights(a.start))
+        model.load_state_dict(model.state_dict() | train.load_weights(a.start))
     if encoder:
         model.vision.load_state_dict({k[8:]: v for k, v in encoder.items() if k.startswith("encoder.")})
     model.to(eyes.device, memory_format=torch.channels_last).train()
@@ -174,8 +177,10 @@ def learn_all(eyes: Eyes, teacher: torch.nn.Module, encoder: dict[str, Tensor] |
             soft, exact, _ = batch.to(eyes.device).losses(model, tokens, course.first_location)
         photos = torch.tensor([j >= 0 for j in drawn.crops], device=eyes.device)
         kept = F.mse_loss(seen[photos][..., :CHANNELS].float(), truth[photos]) if photos.any() else soft.new_zeros(())
-        (soft.mean() + 0.5 * kept).backward()
-        loop.update({"loss": soft.mean().item(), "nll": exact.mean().item(), "map32": kept.item()})
+        placed = model.places.loss(seen, drawn.places) if a.places else soft.new_zeros(())
+        (soft.mean() + 0.5 * kept + a.places * placed).backward()
+        losses = {"loss": soft, "nll": exact, "map32": kept, "places32": placed}
+        loop.update({name: value.mean().item() for name, value in losses.items()})
         if loop.due():
             loop.note(measured(eyes, model, examples, course))
     loop.note(measured(eyes, model, examples, course))
@@ -209,6 +214,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=192)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--encoder-rate", type=float, default=0.3)
+    parser.add_argument("--places", type=float, default=0.0, help="weight of the lesson of places.py")
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--every", type=float, default=30, help="seconds between two lines of the log")

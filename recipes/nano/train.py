@@ -39,6 +39,7 @@ from distill import (
     stored,
     to_tensor,
 )
+from places import Places
 from torch import Tensor
 
 from florence2 import checkpoints
@@ -190,12 +191,15 @@ def train_joint(
     encoder: Path | None,
     lr: float,
     encoder_rate: float,
+    place_weight: float = 0.0,
 ) -> None:
     """Everything on pixels. The encoder is held to the teacher's maps, where there are any, and learns slowly: answers
-    alone wear it down."""
+    alone wear it down. With a ``place_weight`` a head on its map, thrown away later, learns what stands where."""
     model = new_model(course)
+    if place_weight:
+        model.places = Places(NANO.vision.dims[-1])
     if start:
-        model.load_state_dict(load_weights(start))
+        model.load_state_dict(model.state_dict() | load_weights(start))
     if encoder:
         load_encoder(model, encoder)
     model.to(memory_format=torch.channels_last)
@@ -219,8 +223,10 @@ def train_joint(
             kept = F.mse_loss(seen[held, ..., :CHANNELS].float(), maps([drawn.crops[i] for i in held]))
         tokens = model.projector(seen[:, None])
         soft, exact, _ = Batch(drawn.pairs).losses(model, tokens, course.first_location)
-        (soft.mean() + 0.5 * kept).backward()
-        loop.update({"loss": soft.mean().item(), "nll": exact.mean().item(), "map32": kept.item()})
+        placed = model.places.loss(seen, drawn.places) if place_weight else torch.zeros(())
+        (soft.mean() + 0.5 * kept + place_weight * placed).backward()
+        losses = {"loss": soft, "nll": exact, "map32": kept, "places32": placed}
+        loop.update({name: value.mean().item() for name, value in losses.items()})
         if loop.due():
             with torch.inference_mode():
                 held = to_tensor([course.photos[i] for i, _ in examples])
@@ -246,7 +252,7 @@ def load_encoder(model: Florence2Model, path: Path) -> None:
 def store(course_run: Path, weights: Path, encoder: Path | None, folder: Path) -> None:
     """Write a training state as a checkpoint that anybody can load: half precision, the averaged weights."""
     model = Florence2Model(NANO)
-    model.load_state_dict(load_weights(weights))
+    model.load_state_dict({k: v for k, v in load_weights(weights).items() if not k.startswith("places.")})
     if encoder:
         load_encoder(model, encoder)
     tokenizer = Tokenizer.load(course_run / "tokenizer")
@@ -348,6 +354,7 @@ def main() -> None:
             )
             one.add_argument("--encoder", type=Path, help="weights of the distillation")
             one.add_argument("--encoder-rate", type=float, default=0.3, help="of the encoder, in parts of --lr")
+            one.add_argument("--places", type=float, default=0.0, help="weight of the lesson of places.py")
     one = phases.add_parser("store")
     one.add_argument("run", type=Path)
     one.add_argument("weights", type=Path)
@@ -383,7 +390,7 @@ def phase(a: argparse.Namespace) -> None:
     if a.phase == "text":
         train_text(course, loop_of, maps, a.start, a.lr)
     else:
-        train_joint(course, loop_of, maps, a.start, a.encoder, a.lr, a.encoder_rate)
+        train_joint(course, loop_of, maps, a.start, a.encoder, a.lr, a.encoder_rate, a.places)
 
 
 if __name__ == "__main__":
