@@ -368,7 +368,7 @@ def test_auto_is_float32_on_a_cpu(tiny: Checkpoint, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "int8"}, "dtype 'int8' is not one"),
+        ({"dtype": "int4"}, "dtype 'int4' is not one"),
         ({"dtype": torch.int32}, "dtype torch.int32 is not one"),
         ({"device": "abacus"}, "device 'abacus' does not exist"),
         ({"device": "cuda:77"}, "device 'cuda:77' was asked for, torch sees"),

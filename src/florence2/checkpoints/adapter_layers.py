@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from florence2.checkpoints.adapter_files import HEAD, import_peft
 from florence2.errors import CheckpointError, ConfigError
 from florence2.model import Florence2Model
+from florence2.model.int8 import is_quantized
 from florence2.model.linear import Linear
 
 
@@ -68,6 +69,11 @@ def tensors(model: Florence2Model, name: str) -> dict[str, Tensor]:
 def plain_name(name: str) -> str:
     """The name of a tensor of the base, whatever layers are around it."""
     return re.sub(r"\.(base_layer|original_module)(?=\.)", "", name)
+
+
+def refuse_int8(model: Florence2Model) -> None:
+    if is_quantized(model):
+        raise ConfigError('an adapter goes on float weights and these are int8; load the model with dtype="float32"')
 
 
 def inject(

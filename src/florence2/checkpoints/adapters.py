@@ -80,6 +80,7 @@ def add_adapter(model: Florence2Model, settings: LoraSettings, name: str = "defa
 
     It changes nothing until it is trained. Raises ConfigError for a target that matches no module.
     """
+    layers.refuse_int8(model)
     import_peft()
     _check_name(model, name)
     chosen = _find_targets(model, settings.targets)
@@ -112,6 +113,7 @@ def load_adapter(
 
     Raises CheckpointError where the file is broken or was made for another model.
     """
+    layers.refuse_int8(model)
     import_peft()
     _check_name(model, name)
     file = source if isinstance(source, AdapterFile) else read_adapter(source, revision, offline)

@@ -8,6 +8,7 @@ are refused, since a head of its own is what made others answer at random withou
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from florence2.checkpoints import configs
 from florence2.checkpoints.calibration import Calibration
+from florence2.checkpoints.formats import choose
 from florence2.checkpoints.hub import locate
 from florence2.checkpoints.layouts import (
     EMBEDDING,
@@ -40,8 +42,9 @@ from florence2.config import Florence2Config
 from florence2.errors import CheckpointError, ConfigError
 from florence2.language.tokenizer import Tokenizer
 from florence2.model import Florence2Model
+from florence2.model.int8 import format_of, quantize
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,8 @@ class Checkpoint:
     """How sure the layout is, in words."""
     calibration: Calibration | None = field(default=None, repr=False)
     """What turns scores into probabilities; void as soon as the weights change."""
+    format: str = ""
+    """Why the weights have their number format, in words."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -80,9 +85,9 @@ def load(
     """Load a checkpoint of any of the three layouts; the model is in evaluation mode.
 
     ``source``: None for the embedded model, a folder, a file of weights with its config.json beside it, or a hub
-    id with ``revision`` (branch, tag or commit). ``dtype`` "auto" is float32 on a CPU, and on a GPU bfloat16 for
-    bfloat16 files and float16 for others, as Microsoft trained them. ``device`` "auto" takes a CUDA GPU where
-    there is one. ``offline=True`` uses the hub's cache only; None leaves that to ``HF_HUB_OFFLINE``.
+    id with ``revision`` (branch, tag or commit). ``dtype`` "auto" is what is fast and safe on the device
+    (``formats``), and the log says what it was; "int8" rounds large matrices, on a CPU. ``device`` "auto" takes a
+    CUDA GPU where there is one. ``offline=True`` uses the hub's cache only; None leaves that to ``HF_HUB_OFFLINE``.
 
     Raises CheckpointError for what is wrong with the files, TokenizerError for the tokenizer, ConfigError for an
     impossible ``dtype`` or ``device``.
@@ -98,27 +103,24 @@ def load(
         config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=words))
         model = build(config)
         state = _fit(tensors, found, model, rows)
-        _place(model, state, _dtype(dtype, where, tensors), where)
+        format = choose(dtype, where, tensors)
+        _place(model, state, format.dtype, where)
+        if format.int8:
+            quantize(model)
         calibration = Calibration.load(place.folder)
     except CheckpointError as error:
         if str(place.folder) in str(error):
             raise
         raise CheckpointError(f"{place.weights or place.folder}: {error}") from error
-    return Checkpoint(model.eval(), tokenizer, config, found.layout, place.name, str(found), calibration)
+    log.info("%s runs in %s on %s: %s", place.name, format_of(model), where, format.why)
+    model.eval()
+    return Checkpoint(model, tokenizer, config, found.layout, place.name, str(found), calibration, format.why)
 
 
 def build(config: Florence2Config) -> Florence2Model:
     """The model with its weights allocated and not set; its buffers are. Load weights before use."""
     with _NoInitialisation():
         return Florence2Model(config)
-
-
-def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """One of the types that a model can have, by its name or itself."""
-    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen is None or chosen not in DTYPES.values():
-        raise ConfigError(f"dtype {dtype!r} is not one that a model can have; expected {', '.join(DTYPES)}")
-    return chosen
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
@@ -249,15 +251,6 @@ def _device(device: str | torch.device) -> torch.device:
             "install a build of torch for your GPU"
         )
     return chosen
-
-
-def _dtype(dtype: str | torch.dtype, device: torch.device, tensors: dict[str, Tensor]) -> torch.dtype:
-    if dtype == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        stored = {tensor.dtype for tensor in tensors.values()}
-        return torch.bfloat16 if torch.bfloat16 in stored else torch.float16
-    return as_dtype(dtype)
 
 
 def _some(names: list[str], most: int = 4) -> str:

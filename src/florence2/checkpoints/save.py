@@ -18,12 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from florence2.checkpoints import configs
+from florence2.checkpoints.formats import as_dtype
 from florence2.checkpoints.layouts import EMBEDDING, LAYOUTS, Layout, from_ours, translate
-from florence2.checkpoints.load import Checkpoint, as_dtype, check_finite
+from florence2.checkpoints.load import Checkpoint, check_finite
 from florence2.checkpoints.vocabulary import image_token_id, pad_rows, padded_rows, write_tokenizer
 from florence2.checkpoints.weights import SAFETENSORS
 from florence2.config import Florence2Config
 from florence2.errors import CheckpointError
+from florence2.model.int8 import is_quantized
 
 
 def save(
@@ -45,6 +47,11 @@ def save(
     """
     if layout not in LAYOUTS:
         raise CheckpointError(f"there is no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
+    if is_quantized(checkpoint.model):
+        raise CheckpointError(
+            'the weights of this model are rounded to int8, which is done at loading; load it with dtype="float32" '
+            "and save that"
+        )
     folder = Path(folder).expanduser()
     _check_target(folder, overwrite)
     words = checkpoint.config.text.vocab_size

@@ -123,7 +123,7 @@ def _checkpoint(model: str | None, revision: str | None, device: str, dtype: str
         step = "weights"
         loaded = checkpoints.load(model, revision, dtype=dtype, device=device)
         yield Finding("ok", step, "every tensor is there, has its shape, and is finite")
-        facts = describe(loaded, device, dtype)
+        facts = describe(loaded, device)
         yield Finding("ok", "runs on", f"{facts['device']}, {facts['dtype']}")
         step = "tokenizer"
         yield from _answers(loaded)

@@ -42,7 +42,7 @@ def info(
     if source is not None and is_adapter(locate(source, revision).folder):
         facts = describe_adapter(read_adapter(source, revision))
     else:
-        facts = describe(checkpoints.load(source, revision, dtype=dtype, device=device), device, dtype)
+        facts = describe(checkpoints.load(source, revision, dtype=dtype, device=device), device)
     if json:
         typer.echo(common.to_json(facts))
         return
@@ -51,13 +51,15 @@ def info(
         typer.echo(f"{name:{width}}  {value if isinstance(value, str) else common.to_json(value)}")
 
 
-def describe(checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
-    """Facts in the order in which people ask for them. ``device`` and ``dtype`` are what was asked for."""
+def describe(checkpoint: Checkpoint, device: str = "auto") -> dict[str, Any]:
+    """Facts in the order in which people ask for them. ``device`` is what was asked for."""
+    from florence2.model import int8
+
     config, model = checkpoint.config, checkpoint.model
     vision, text = config.vision, config.text
 
     def count(part: Any) -> str:
-        return f"{sum(parameter.numel() for parameter in part.parameters()):,}"
+        return f"{int8.count(part):,}"
 
     return {
         "model": config.name or checkpoint.source,
@@ -73,7 +75,7 @@ def describe(checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto") 
         "positions": f"{text.max_positions:,}",
         "tokenizer": "present" if checkpoint.tokenizer else "missing",
         "device": f"{checkpoint.device} ({_why_device(checkpoint, device)})",
-        "dtype": f"{str(checkpoint.dtype).removeprefix('torch.')} ({_why_dtype(checkpoint, dtype)})",
+        "dtype": f"{int8.format_of(model)} ({checkpoint.format})",
         "shipped decoding": (
             f"{config.generation.num_beams} beams, no repeated {config.generation.no_repeat_ngram_size}-grams, "
             f"up to {config.generation.max_new_tokens} new tokens"
@@ -112,14 +114,6 @@ def _why_device(checkpoint: Checkpoint, asked: str) -> str:
     import torch
 
     return f"the first GPU: {torch.cuda.get_device_name(checkpoint.device)}"
-
-
-def _why_dtype(checkpoint: Checkpoint, asked: str) -> str:
-    if asked != "auto":
-        return "as asked"
-    if checkpoint.device.type == "cpu":
-        return "exact, and not every CPU computes faster in half precision"
-    return "half precision, as the model was trained; --dtype float32 for exact parity"
 
 
 def _row(values: tuple[int, ...]) -> str:

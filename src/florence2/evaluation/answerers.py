@@ -70,7 +70,7 @@ class Ours:
             "source": model.source,
             "weights": fingerprint(model.model.state_dict()),
             "config": _hash(model.config.to_dict()),
-            "dtype": str(model.dtype).removeprefix("torch."),
+            "dtype": model.format,
             "adapter": model.adapter,
             "calibration": calibration.fingerprint if calibration else None,
             "options": dict(sorted(self.options.items())),

@@ -15,7 +15,7 @@ from PIL import Image
 
 from florence2 import batches, inputs
 from florence2.checkpoints.configs import read_json
-from florence2.checkpoints.load import as_dtype
+from florence2.checkpoints.formats import as_dtype
 from florence2.config import SHIPPED_POLICY
 from florence2.errors import CheckpointError, ConfigError, Florence2Error, MissingDependencyError, TaskError
 from florence2.evaluation.answerers import fingerprint

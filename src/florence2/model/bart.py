@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -24,7 +23,8 @@ from florence2.config import TextConfig
 from florence2.errors import ConfigError
 from florence2.model.attention import attend
 from florence2.model.dropout import dropout
-from florence2.model.linear import Linear, linear
+from florence2.model.int8 import VocabularyHead
+from florence2.model.linear import Linear, linear, linear_gelu
 
 FIRST_POSITION = 2
 """Row of the position tables that belongs to position 0; rows 0 and 1 are never used."""
@@ -98,7 +98,7 @@ class Bart(nn.Module):
 
     logits_bias: Tensor
     head: nn.Module | None
-    """An adapter around the vocabulary projection, (..., D) → (..., V); None: the shared embedding itself."""
+    """The vocabulary projection where it is not the shared embedding itself: in an adapter, or with int8 weights."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -121,6 +121,9 @@ class Bart(nn.Module):
 
     def project(self, hidden: Tensor, rows: Tensor | slice | None = None) -> Tensor:
         """(..., D) hidden states → (..., V) logits, or the logits of these vocabulary rows only."""
+        if isinstance(self.head, VocabularyHead):
+            rounded: Tensor = self.head(hidden, rows)
+            return rounded + (self.logits_bias if rows is None else self.logits_bias[rows])
         if self.head is not None and not getattr(self.head, "disable_adapters", False):
             logits: Tensor = self.head(hidden) + self.logits_bias
             return logits if rows is None else logits[..., rows]
@@ -275,7 +278,7 @@ class FeedForward(nn.Module):
         self.dropout = config.activation_dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(_dropout(self, F.gelu(self.fc1(x))))
+        return self.fc2(_dropout(self, linear_gelu(self.fc1, x)))
 
 
 def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,0 +1,121 @@
+"""Weights of 8 bits: near the float model, never confused with it, and nothing that needs floats is done with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from florence2 import Florence2, checkpoints
+from florence2.errors import CheckpointError, ConfigError
+from florence2.model import int8
+from florence2.model.int8 import Int8Linear, VocabularyHead, pack
+
+NOISE = 0.02
+"""Of a product's size: inputs and weights are each rounded to about 1 part in 250 of the largest."""
+
+
+@pytest.fixture
+def layer() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(300, 260)
+
+
+def apart(ours: torch.Tensor, exact: torch.Tensor) -> float:
+    return ((ours - exact).norm() / exact.norm()).item()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 200])
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_product_is_rounded_and_no_more(layer: nn.Linear, rows: int, kind: int) -> None:
+    x = torch.randn(2, rows, 300)
+    assert apart(Int8Linear(layer, int8.engines()[kind])(x), layer(x)) < NOISE
+
+
+def test_each_row_has_its_own_scale(layer: nn.Linear) -> None:
+    """A row a thousand times smaller is as exact; twin: one scale for all loses it."""
+    layer.weight.data[7] *= 1e-3
+    layer.bias.data.zero_()
+    x = torch.randn(50, 300)
+    rounded = Int8Linear(layer, int8.engines()[0])(x)
+    assert apart(rounded[:, 7], layer(x)[:, 7]) < NOISE
+    scale = layer.weight.abs().max() / 127
+    coarse = F.linear(x, (layer.weight / scale).round() * scale)
+    assert apart(coarse[:, 7], layer(x)[:, 7]) > 10 * NOISE
+
+
+def test_a_row_of_zeros_gives_its_bias(layer: nn.Linear) -> None:
+    layer.weight.data[3] = 0
+    made = Int8Linear(layer, int8.engines()[0])(torch.randn(4, 300))
+    assert torch.allclose(made[:, 3], layer.bias[3])
+
+
+def test_some_words_are_those_of_all_words() -> None:
+    torch.manual_seed(1)
+    head = VocabularyHead(torch.randn(500, 256), int8.engines()[0])
+    x = torch.randn(2, 1, 256)
+    for rows in (slice(100, 300), torch.tensor([4, 1])):
+        assert torch.equal(head(x, rows), head(x)[..., rows])
+    assert len(head.packed) == 2
+
+
+def test_the_engine_in_use_is_left_as_it_was() -> None:
+    before = torch.backends.quantized.engine
+    pack(torch.randn(8, 8), None, "qnnpack")
+    assert torch.backends.quantized.engine == before
+
+
+def test_the_whole_model_answers_nearly_as_before() -> None:
+    """Features, and the probability of the next words; twin: weights of another model."""
+    exact, rounded = Florence2.from_pretrained(dtype="float32"), Florence2.from_pretrained(dtype="int8")
+    torch.manual_seed(0)
+    pixels = torch.rand(1, 3, 224, 224)
+    ids = torch.tensor([[0, 5, 9, 11, 2]])
+    with torch.inference_mode():
+        seen = [m.model.encode_image(pixels) for m in (exact, rounded)]
+        said = [
+            m.model.decode(ids, m.model.encode(s, ids)).log_softmax(-1)
+            for m, s in zip((exact, rounded), seen, strict=True)
+        ]
+        wrong = exact.model.decode(ids, exact.model.encode(seen[0].roll(1, 1), ids)).log_softmax(-1)
+    assert apart(seen[1], seen[0]) < 0.1
+    drift = (said[1].exp() - said[0].exp()).abs().sum(-1).max()
+    assert drift < 0.1
+    assert (wrong.exp() - said[0].exp()).abs().sum(-1).max() > drift
+
+
+def test_it_says_what_it_is() -> None:
+    exact, rounded = Florence2.from_pretrained(dtype="float32"), Florence2.from_pretrained(dtype="int8")
+    assert (exact.format, rounded.format) == ("float32", "int8")
+    assert rounded.dtype == torch.float32
+    assert int8.count(rounded.model) == int8.count(exact.model)
+    assert "int8" in repr(rounded)
+    assert sum(isinstance(m, Int8Linear) for m in rounded.model.modules()) > 20
+
+
+def test_it_is_neither_saved_nor_adapted(tmp_path: Path) -> None:
+    rounded = checkpoints.load(None, dtype="int8", device="cpu")
+    with pytest.raises(CheckpointError, match="int8"):
+        checkpoints.save(rounded, tmp_path / "x")
+    pytest.importorskip("peft")
+    from florence2.checkpoints.adapters import LoraSettings, add_adapter
+
+    with pytest.raises(ConfigError, match="float weights"):
+        add_adapter(rounded.model, LoraSettings())
+
+
+def test_it_starts_from_float32() -> None:
+    with pytest.raises(ConfigError, match="starts from float32"):
+        int8.quantize(checkpoints.load(None, dtype="bfloat16", device="cpu").model)
+
+
+def test_no_kernels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nothing:
+        supported_engines = ("none",)
+
+    monkeypatch.setattr(torch.backends, "quantized", Nothing)
+    with pytest.raises(ConfigError, match="no 8-bit kernels"):
+        int8.engines()
