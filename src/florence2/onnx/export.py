@@ -62,7 +62,7 @@ def export(checkpoint: Checkpoint, folder: str | Path, int8: bool = False, overw
         library(needed)
     folder = Path(folder).expanduser()
     _check_target(folder, overwrite)
-    model = _plain(checkpoint)
+    model = plain(checkpoint)
     part = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.part"
     try:
         (part / names.FOLDER).mkdir(parents=True)
@@ -90,7 +90,7 @@ def trace(model: Florence2Model) -> dict[str, Any]:
     mask, states, ids = torch.ones(B, S, dtype=torch.long), torch.zeros(B, S, D), torch.ones(B, n, dtype=torch.long)
     kept, seen = {0: BATCH, 2: BEFORE}, {0: BATCH, 2: SEEN}
     grown = {key: {0: BATCH, 2: f"{BEFORE} + {NEW}"} for key in names.present("decoder", layers)}
-    with _quiet():
+    with quiet():
         return {
             names.VISION: _traced(
                 graphs.VisionEncoder(model),
@@ -173,7 +173,7 @@ def _grouped(values: list[Any], groups: Sequence[int] | None) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporter's remarks about libraries that play no part here."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -261,7 +261,7 @@ def _write_description(checkpoint: Checkpoint, folder: Path) -> None:
         checkpoint.calibration.save(folder)
 
 
-def _plain(checkpoint: Checkpoint) -> Florence2Model:
+def plain(checkpoint: Checkpoint) -> Florence2Model:
     """The model in float32 on the CPU; adapters and quantised weights are not exported."""
     model = checkpoint.model
     if getattr(model, "peft_config", None):

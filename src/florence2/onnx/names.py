@@ -1,4 +1,4 @@
-"""The names that exports of Florence-2 share, as optimum writes and transformers.js reads them.
+"""The names that exports of Florence-2 share: those of optimum for encoder-decoders, as transformers.js reads them.
 
     onnx/vision_encoder.onnx         pixel_values (B, 3, H, W) → image_features (B, M, D)
     onnx/embed_tokens.onnx           input_ids (B, N) → inputs_embeds (B, N, D)
