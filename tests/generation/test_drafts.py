@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from florence2.config import SHIPPED_POLICY, DecodingPolicy
 from florence2.generation import Generated, generate
+from florence2.generation.constraints import Constraint
 from florence2.generation.drafts import Draft, FromAnswer, FromText
 from florence2.language import grammar
 from florence2.language.tasks import get
@@ -116,7 +117,9 @@ def test_under_a_grammar(model: Counting) -> None:
     tokenizer = tiny_checkpoint().tokenizer
     assert tokenizer is not None
     automaton = grammar.compile(get("<CAPTION_TO_PHRASE_GROUNDING>").grammar, tokenizer)
-    policy = dataclasses.replace(SHIPPED_POLICY, num_beams=1, max_new_tokens=30, no_repeat_ngram_size=0)
+    policy = dataclasses.replace(
+        SHIPPED_POLICY, num_beams=1, max_new_tokens=30, no_repeat_ngram_size=0, constrained=True
+    )
     for seed in range(6):
         memory = memory_of(model, seed)
         alone = decode(model, memory, policy, None, automaton)
@@ -142,10 +145,59 @@ def test_words_of_the_caption_are_guessed_in_its_order() -> None:
     assert caption.startswith(guess())
     assert guess("a").startswith(" man")
     assert guess("a man").startswith(" holding")
-    assert guess("a man", "") == ""
+    assert guess("a man", "").startswith("a red")  # the next phrase, as it begins an answer
+    assert guess("a man", "", "").startswith("a red")  # two men
     assert guess("a man", "", "a").startswith(" red")  # the second "a", behind the man
-    assert guess("a man", "", "the mat") == ""
+    assert guess("a man", "", "a red guitar", "").startswith("the mat")
+    assert guess("a man", "", "the mat") == guess("a man", "", "the mat", "") == ""
     assert guess("a man", "", "a cat") == ""  # not in the caption
+    assert tokenizer.decode(draft.propose([*start, *tokenizer.encode_plain("a man"), *box[:3]])) == ""
+
+
+def steps_of(draft: Draft, answer: Sequence[int]) -> int:
+    """Looks at a model that gives this answer."""
+    written, steps = list(answer[:2]), 0
+    while len(written) < len(answer):
+        steps += 1
+        for guess in draft.propose(written):
+            if len(written) < len(answer) - 1 and answer[len(written)] == guess:
+                written.append(guess)
+            else:
+                break
+        written.append(answer[len(written)])
+    return steps
+
+
+def test_a_grounded_caption_in_half_of_its_tokens() -> None:
+    """Where the phrases are the caption's own, as in the answers of the published models; four steps for each box."""
+    tokenizer = tiny_checkpoint().tokenizer
+    assert tokenizer is not None
+    box = [tokenizer.location_id(n) for n in (1, 2, 3, 4)]
+    for caption, phrases in (
+        (
+            "A young girl in a pink dress is holding a small brown teddy bear while an old woman with white hair sits "
+            "on a wooden chair",
+            (
+                "A young girl",
+                "a pink dress",
+                "a small brown teddy bear",
+                "an old woman",
+                "white hair",
+                "a wooden chair",
+            ),
+        ),
+        (
+            "The image shows a vintage Volkswagen Beetle car parked on a cobblestone street in front of a yellow "
+            "building with two wooden doors and a blue sky",
+            ("a vintage Volkswagen Beetle car", "a cobblestone street", "a yellow building", "two wooden doors"),
+        ),
+    ):
+        written = [i for phrase in phrases for i in (*tokenizer.encode_plain(phrase), *box)]
+        answer = [tokenizer.eos_id, tokenizer.bos_id, *written, tokenizer.eos_id]
+        draft = FromText(
+            caption, tokenizer.encode_plain, tokenizer.decode, lambda id: tokenizer.location_of(id) is None
+        )
+        assert steps_of(draft, answer) <= 0.55 * (len(answer) - 2)
 
 
 def test_an_earlier_answer_is_guessed_place_by_place() -> None:
@@ -171,3 +223,37 @@ def test_several_rows_are_decoded_without_guesses(model: Counting) -> None:
     assert first.ids == second.ids
     beams = dataclasses.replace(policy, num_beams=3)
     generate(model, one, beams, None, Never())
+
+
+@pytest.mark.parametrize("guessing", [False, True])
+def test_what_the_grammar_forces_is_not_looked_up(
+    model: Counting, monkeypatch: pytest.MonkeyPatch, guessing: bool
+) -> None:
+    """A closed label whose first token is chosen has no choice behind it; the answer is the same."""
+    tokenizer = tiny_checkpoint().tokenizer
+    assert tokenizer is not None
+    labels = ("hippopotamus", "wheelbarrow")
+    automaton = grammar.compile(get("<OPEN_VOCABULARY_DETECTION>").grammar, tokenizer, labels)
+    policy = dataclasses.replace(
+        SHIPPED_POLICY, num_beams=1, max_new_tokens=60, no_repeat_ngram_size=0, constrained=True
+    )
+    saved = 0
+    for seed in range(8):
+        memory = memory_of(model, seed)
+        counted = Counting(model.model)
+        counted.taste = torch.zeros_like(counted.taste)
+        counted.taste[:, [tokenizer.encode_plain(label)[0] for label in labels]] = 60 + seed % 2
+        with monkeypatch.context() as patched:
+            patched.setattr(Constraint, "forced", lambda self: torch.zeros(1, dtype=torch.bool))
+            plain = decode(counted, memory, policy, None, automaton)
+            many, counted.steps = counted.steps, 0
+        found = decode(counted, memory, policy, Guess(plain.ids, {7}) if guessing else None, automaton)
+        assert found.ids == plain.ids
+        said = tokenizer.decode(list(found.ids))
+        written = sum(said.count(label) * (len(tokenizer.encode_plain(label)) - 1) for label in labels)
+        free = [a for a, b in zip(found.logprobs, plain.logprobs, strict=True) if a == 0 and b != 0]
+        assert len(free) == written
+        if not guessing:
+            assert many - counted.steps == written
+        saved += written
+    assert saved

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from florence2.config import TextConfig
+from florence2.model import Cache
 from florence2.model import linear as door
 from florence2.model.davit import WindowAttention
 from florence2.model.linear import Linear, linear_gelu
@@ -21,10 +23,15 @@ class Operations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.count: Counter[str] = Counter()
+        self.numbers: Counter[str] = Counter()
+        """That each kind of operation gave."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        self.count[name] += 1
+        made = func(*args, **(kwargs or {}))
+        self.numbers[name] += made.numel() if isinstance(made, torch.Tensor) else 0
+        return made
 
 
 @pytest.mark.parametrize(("side", "pads"), [(24, 0), (23, 1)])
@@ -53,3 +60,15 @@ def test_with_gradients_it_is_the_plain_one() -> None:
     layer = Linear(16, 64)
     linear_gelu(layer, torch.randn(9, 16)).sum().backward()
     assert layer.weight.grad is not None
+
+
+@pytest.mark.parametrize(("parents", "copied"), [([0, 1, 2], 0), ([0, 0, 2], 1), ([2, 1, 0], 2)])
+def test_beams_that_go_on_from_themselves_are_not_copied(parents: list[int], copied: int) -> None:
+    cache = Cache(TextConfig(decoder_layers=2, decoder_heads=1, d_model=4), 3, 5, torch.zeros(1))
+    for numbers in (cache.keys, cache.values):
+        numbers[:] = torch.arange(3)[:, None, None, None]
+    cache.length = 4
+    with Operations() as seen:
+        cache.reorder(torch.tensor(parents))
+    assert cache.keys[1, :, 0, 3, 0].tolist() == cache.values[0, :, 0, 0, 0].tolist() == parents
+    assert seen.numbers["index"] == (copied and copied + 2 * 2 * copied * 4 * 4)  # places, and keys and values

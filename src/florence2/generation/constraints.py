@@ -59,6 +59,10 @@ class Constraint:
         """((R,) True for rows that may write nothing but a location next, the ids of the location tokens)."""
         return self.only_location[self.state], self.locations
 
+    def forced(self) -> Tensor:
+        """(R,) True for rows that may write one token and no other next."""
+        return self.alone[self.state]
+
     def within(self, left: int) -> Tensor:
         """(R, V) True for the tokens behind which the answer can still be ended, ``left`` tokens in all."""
         return (self.needs[self.state] <= left).gather(1, self.token_class)
@@ -103,6 +107,10 @@ class Constraint:
         store, floor = (torch.cat([getattr(table, name) for table in tables]) for name in ("store", "floor"))
         self.store = store.masked_fill(store < 0, SPARE)
         self.floor = floor.masked_fill(floor < 0, OPEN)
+        counts = [
+            table.allows.float() @ table.class_of.bincount(minlength=table.allows.shape[1]).float() for table in tables
+        ]
+        self.alone = torch.cat(counts) == 1
         others = torch.arange(C, device=self.allows.device) != LOCATION
         self.only_location = self.allows[:, LOCATION] & ~(self.allows & others).any(-1)
         # Tokens that are no locations pass every floor.

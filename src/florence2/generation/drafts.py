@@ -8,6 +8,7 @@ the search without guesses; the steps are fewer. Source: speculative decoding (L
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -15,6 +16,16 @@ FORCED = 2
 """The start token and ``<s>``."""
 AHEAD = 6
 """Tokens that are guessed at once: reading so many costs a processor little more than reading one."""
+BOX = 4
+"""Locations of a box."""
+DETERMINERS = (
+    "a an the his her their its this that these those some many several other another one two three four five six"
+)
+OPENING = re.compile(
+    rf"\b(?:{DETERMINERS.replace(' ', '|')})\b|(?:(?<=\bwith )|(?<=\band )|(?<=\bof )|(?<=\bwearing ))\w",
+    re.IGNORECASE,
+)
+"""Where a phrase that names things is likely to begin, in English."""
 
 
 class Draft(Protocol):
@@ -42,16 +53,24 @@ class FromText:
     def propose(self, written: Sequence[int]) -> list[int]:
         if len(written) == FORCED:
             return self.encode(self.text)[:AHEAD]
+        place: int | None = None  # in the text, where the answer may go on
         end = 0
         for words, run in itertools.groupby(written[FORCED:], self.is_word):
-            found = words  # behind the last place, so that phrases go through the text; nothing is known behind a box
-            if words:
-                said = self.decode(list(run))
-                place = self.text.find(said, end)
-                place = self.text.find(said) if place < 0 else place
-                found = place >= 0
-                end = place + len(said) if found else end
-        return self.encode(self.text[end:])[:AHEAD] if found else []
+            ids = list(run)
+            if words:  # looked for behind the last place, so that phrases go through the text
+                said = self.decode(ids)
+                found = self.text.find(said, end)
+                found = self.text.find(said) if found < 0 else found
+                end = found + len(said) if found >= 0 else end
+                place = end if found >= 0 else None
+            else:
+                place = self._next_phrase(end) if len(ids) % BOX == 0 else None
+        return [] if place is None else self.encode(self.text[place:])[:AHEAD]
+
+    def _next_phrase(self, end: int) -> int | None:
+        """Where the text may go on to be grounded behind a box: at the next article, number or the like."""
+        found = OPENING.search(self.text, end)
+        return found.start() if found else None
 
 
 class FromAnswer:

@@ -28,8 +28,8 @@ class Generated:
     ids: tuple[int, ...]
     """The decoder's start token first, ``</s>`` last; no padding behind it."""
     logprobs: tuple[float, ...]
-    """One per id after the first: its log-probability over the full vocabulary (without beams, over the
-    locations where the grammar allowed nothing else), 0 where it was forced."""
+    """One per id after the first: its log-probability over the full vocabulary (without beams, over what the grammar
+    allowed where that was locations only, or one token only), 0 where it was forced."""
     truncated: bool
     """The budget ended it: somewhere in this answer the model's best allowed token did not fit any more."""
     score: float
@@ -83,22 +83,37 @@ class Rows:
         They are those of the full vocabulary; what is forbidden does not raise the rest. Only where a single row per
         photo must write a location, they are those of the location tokens.
         """
+        allowed = None if self.constraint is None else self.constraint.allowed()
+        if allowed is not None and self._no_choice():
+            return torch.zeros_like(allowed, dtype=torch.float32).masked_fill(~allowed, float("-inf"))
         raw = self._logprobs()
         left = self.ids.shape[1] - self.length  # tokens that may still be written, this one included
         size = self.policy.no_repeat_ngram_size
         banned = repeats_ngram(self.ids[:, : self.length], size, raw.shape[1]) if size else None
-        allowed = None if self.constraint is None else self.constraint.allowed()
         scores = _restrict(raw, allowed, banned)
         if self.constraint is not None and allowed is not None and left < self.constraint.patience:
             within = self.constraint.within(left)
             self._note_pressure(scores, within)
             scores = _restrict(raw, allowed & within, banned)
+        if self.constraint is not None and allowed is not None and self.policy.num_beams == 1:
+            scores = scores.masked_fill(self.constraint.forced()[:, None] & allowed, 0.0)  # as if it were alone
         if left == 1 and self.policy.forced_eos_id is not None:
             last = torch.zeros_like(scores, dtype=torch.bool)
             last[:, self.policy.forced_eos_id] = True
             self._note_pressure(scores, last)
             scores = torch.zeros_like(scores).masked_fill(~last, float("-inf"))
         return scores
+
+    def _no_choice(self) -> bool:
+        """Whether the grammar leaves each row one token. Without beams, which are compared, nobody has to look at the
+        model then: it reads the token together with the next one."""
+        if self.constraint is None or self.policy.num_beams > 1:
+            return False
+        if not bool((self.constraint.forced() | self.finished).all()):
+            return False
+        if self.ahead:  # looked up by a guess already
+            self.ahead.pop(0)
+        return True
 
     def _logprobs(self) -> Tensor:
         """(R, V) float32. The projection to a vocabulary of 51,289 takes as long as the rest of a step of BASE, and

@@ -84,9 +84,13 @@ class Cache:
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def reorder(self, parents: Tensor) -> None:
-        """Row i goes on from what row ``parents[i]`` has; (R,) int64."""
-        self.keys[:, :, :, : self.length] = self.keys[:, parents, :, : self.length]
-        self.values[:, :, :, : self.length] = self.values[:, parents, :, : self.length]
+        """Row i goes on from what row ``parents[i]`` has; (R,) int64. Only rows that change their parent are copied."""
+        moved = (parents != torch.arange(len(parents), device=parents.device)).nonzero()[:, 0]
+        if len(moved) == 0:
+            return
+        source = parents[moved]
+        self.keys[:, moved, :, : self.length] = self.keys[:, source, :, : self.length]
+        self.values[:, moved, :, : self.length] = self.values[:, source, :, : self.length]
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows only, (n,) int64, in this order."""
