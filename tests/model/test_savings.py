@@ -64,7 +64,7 @@ def test_with_gradients_it_is_the_plain_one() -> None:
 
 @pytest.mark.parametrize(("parents", "copied"), [([0, 1, 2], 0), ([0, 0, 2], 1), ([2, 1, 0], 2)])
 def test_beams_that_go_on_from_themselves_are_not_copied(parents: list[int], copied: int) -> None:
-    cache = Cache(TextConfig(decoder_layers=2, decoder_heads=1, d_model=4), 3, 5, torch.zeros(1))
+    cache = Cache(TextConfig(decoder_layers=2, encoder_heads=1, decoder_heads=1, d_model=4), 3, 5, torch.zeros(1))
     for numbers in (cache.keys, cache.values):
         numbers[:] = torch.arange(3)[:, None, None, None]
     cache.length = 4

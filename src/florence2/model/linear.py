@@ -91,7 +91,7 @@ def _faster_by_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-FEW = 8
+FEW = 4
 """Rows below which Intel's own library is faster on its processors: it does not rearrange the weights first."""
 
 
