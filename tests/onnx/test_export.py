@@ -78,7 +78,16 @@ def test_the_description_is_one_that_others_read(nano_onnx: Path) -> None:
     assert config["model_type"] == "florence2"
     assert config["text_config"]["decoder_layers"] == 3
     assert json.loads((nano_onnx / "generation_config.json").read_text())["decoder_start_token_id"] == 2
-    assert json.loads((nano_onnx / "preprocessor_config.json").read_text())["size"] == {"height": 224, "width": 224}
+    processor = json.loads((nano_onnx / "preprocessor_config.json").read_text())
+    assert processor["size"] == {"height": 224, "width": 224}
+    # What transformers.js makes of "<OD>", and of a task with its input behind it.
+    assert processor["task_prompts_without_inputs"]["<OD>"] == "Locate the objects with category name in the image."
+    given, task = "<CAPTION_TO_PHRASE_GROUNDING>a cat", "<CAPTION_TO_PHRASE_GROUNDING>"
+    prompt = processor["task_prompts_with_input"][task].replace("{input}", given).replace(task, "")
+    assert prompt == "Locate the phrases in the caption: a cat"
+    assert processor["tasks_answer_post_processing_type"]["<OD>"] == "description_with_bboxes"
+    both = {*processor["task_prompts_without_inputs"], *processor["task_prompts_with_input"]}
+    assert both == set(processor["tasks_answer_post_processing_type"])
     assert (nano_onnx / "tokenizer.json").is_file()
 
 

@@ -29,6 +29,8 @@ from florence2.checkpoints import Checkpoint, configs
 from florence2.checkpoints.save import put_in_place
 from florence2.checkpoints.vocabulary import write_tokenizer
 from florence2.errors import CheckpointError
+from florence2.language.compat import ANSWER_TYPES
+from florence2.language.tasks import TASKS
 from florence2.model import Florence2Model
 from florence2.onnx import graphs, names
 from florence2.onnx.libraries import library
@@ -249,6 +251,7 @@ def _write_description(checkpoint: Checkpoint, folder: Path) -> None:
     files["generation_config.json"] = configs.write(checkpoint.config, "native", "float32", words)[
         "generation_config.json"
     ]
+    files["preprocessor_config.json"] |= _tasks()
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if checkpoint.tokenizer is None:
@@ -259,6 +262,16 @@ def _write_description(checkpoint: Checkpoint, folder: Path) -> None:
     write_tokenizer(checkpoint.tokenizer, folder, "florence2")
     if checkpoint.calibration is not None:
         checkpoint.calibration.save(folder)
+
+
+def _tasks() -> dict[str, dict[str, str]]:
+    """Prompts and kinds of answers, where the processor of transformers.js looks for them."""
+    prompts = {name: TASKS[name].prompt for name in ANSWER_TYPES if name in TASKS}
+    return {
+        "tasks_answer_post_processing_type": dict(ANSWER_TYPES),
+        "task_prompts_without_inputs": {name: text for name, text in prompts.items() if "{input}" not in text},
+        "task_prompts_with_input": {name: text for name, text in prompts.items() if "{input}" in text},
+    }
 
 
 def plain(checkpoint: Checkpoint) -> Florence2Model:
