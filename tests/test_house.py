@@ -19,6 +19,7 @@ FLOORS = {
     "images": 1,
     "checkpoints": 2,
     "onnx": 2,
+    "compiled": 2,
     "generation": 2,
     "drawing": 2,
     "inputs": 3,

@@ -21,6 +21,7 @@ from torch import Tensor
 from florence2 import images, inputs
 from florence2.checkpoints import Checkpoint, adapters
 from florence2.checkpoints.calibration import Calibration
+from florence2.compiled import CompiledModel
 from florence2.config import DecodingPolicy
 from florence2.errors import CheckpointError, Florence2Error, TaskError
 from florence2.generation import Generated, generate, policy_for
@@ -119,6 +120,8 @@ class Engine:
         """The module that holds the weights; Florence2Error where the model runs as ONNX."""
         if isinstance(self.runtime, Florence2Model):
             return self.runtime
+        if isinstance(self.runtime, CompiledModel):
+            return self.runtime.model
         raise Florence2Error(
             "this model runs as ONNX: there is no module to train, change or put adapters on; load the checkpoint that "
             "it was exported from, without runtime=..."
@@ -127,7 +130,16 @@ class Engine:
     @property
     def adapter(self) -> str | None:
         """The adapter in use, where there is one."""
-        return adapters.active_adapter(self.runtime) if isinstance(self.runtime, Florence2Model) else None
+        here = isinstance(self.runtime, (Florence2Model, CompiledModel))
+        return adapters.active_adapter(self.model) if here else None
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Compute with a compiled image encoder and decoder step from now on; they are compiled when first called."""
+        self.runtime = CompiledModel(self.model, backend)
+
+    def uncompile(self) -> None:
+        """Compute with the module itself again."""
+        self.runtime = self.model
 
     def drop_calibration(self) -> None:
         """Scores are as the model gives them from now on."""
