@@ -13,6 +13,7 @@ HEAVY = ("torch", "transformers", "supervision", "tokenizers", "numpy", "safeten
 OPTIONAL = (
     *("transformers", "supervision", "pycocotools", "timm", "einops", "flash_attn", "torchvision", "cv2", "scipy"),
     *("matplotlib", "hypothesis", "pytest", "accelerate", "peft", "pyarrow", "yaml"),
+    *("onnx", "onnxscript", "onnxruntime"),
 )
 
 
