@@ -170,8 +170,8 @@ def test_a_missing_library_is_named(folder: Path, tmp_path: Path, monkeypatch: p
 
 def test_what_onnx_cannot_do_is_said(folder: Path) -> None:
     with Florence2.from_pretrained(folder, runtime="onnx") as model:
-        assert repr(model) == "Florence2('tiny', ONNX, float32)"
-        assert (model.adapters, model.adapter, model.format, model.device.type) == ((), None, "float32", "cpu")
+        assert repr(model).startswith("Florence2('tiny', ONNX")
+        assert (model.adapters, model.adapter, model.device.type, model.layout) == ((), None, "cpu", "onnx")
         with pytest.raises(Florence2Error, match="runs as ONNX: there is no module to train"):
             _ = model.model
         with pytest.raises(Florence2Error, match="load the checkpoint that it was exported from"):
