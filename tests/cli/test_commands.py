@@ -23,7 +23,7 @@ from tests.tiny_checkpoint import picture, tiny_checkpoint
 FLAGS = {
     "bench": {
         *("--random", "--peer", "--stage", "-s", "--rounds", "--threads", "--cold", "--device", "--dtype"),
-        *("--output", "-o"),
+        *("--output", "-o", "--batch", "-b", "--drift", "--limit"),
     },
     "run": {
         *(

@@ -86,7 +86,8 @@ def test_operations_are_those_of_the_published_sizes() -> None:
     cross = NANO.text.decoder_layers * 2 * NANO.text.d_model**2  # keys and values of the image, made once per photo
     vocabulary = NANO.text.vocab_size * NANO.text.d_model
     keys = NANO.text.decoder_layers * 2 * (50 + 12) * NANO.text.d_model
-    assert limits.step_numbers(NANO, 12) == weights - cross + vocabulary + keys
+    assert limits.step_weights(NANO) == weights - cross + vocabulary
+    assert limits.step_keys(NANO, 12) == keys
 
 
 def test_floors_have_the_names_of_stages() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -14,7 +17,10 @@ from florence2.errors import ConfigError
 
 if TYPE_CHECKING:
     from florence2.pipeline import Florence2
+    from florence2.speed.limits import Limits
+    from florence2.speed.stages import Work
     from florence2.speed.tables import Row
+    from florence2.speed.timing import Stage
 
 PRESETS = ("nano", "base", "large")
 
@@ -41,6 +47,17 @@ def bench(
         typer.Option(help="Of the processor; default: those that PyTorch takes.", show_default=False),
     ] = None,
     cold: Annotated[bool, typer.Option("--cold", help="Also fresh processes: loading, memory.")] = False,
+    batch: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option(
+            "--batch", "-b", help="Photos captioned together; repeat it. Default: 4 and 16.", show_default=False
+        ),
+    ] = None,
+    drift: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--drift", help="Packs of annotated photos: accuracy beside float32.", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Questions of each benchmark for --drift.")] = 100,
     device: common.Device = "auto",
     dtype: common.Dtype = "auto",
     output: Annotated[
@@ -53,88 +70,148 @@ def bench(
     \b
       florence2 bench
       florence2 bench --random base --peer --dtype float32
+      florence2 bench --dtype int8 --drift DATA/eval
       florence2 bench microsoft/Florence-2-large -s "image encoder" -s token
 
     Medians of rounds, beside the floor of the machine: operations over the rate of a large matrix product,
-    for a token bytes over the rate of reading memory. Both rates are measured here. With --peer the sides take turns.
+    for a token bytes over the rate of reading memory. Both rates are measured here. With --peer the sides take turns;
+    beside int8 transformers computes in float32, which it has.
     """
     import torch
+
+    from florence2.pipeline import Florence2
+    from florence2.speed.stages import Work
 
     if rounds < 1:
         raise ConfigError(f"--rounds is {rounds}; at least one round must count")
     if threads is not None:
         torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as folder:
-        loaded = (
-            _random(random, Path(folder) / "random", device, dtype) if random else common.load(model, device, dtype)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        source = _random(random, folder / "random") if random else common.source(model)
+        sides = Sides(
+            Florence2.from_pretrained(source, device=device, dtype=dtype),
+            lambda: Florence2.from_pretrained(source, device=device, dtype="float32"),
+            folder,
         )
-        rows, document = _measure(loaded, Path(folder), peer, stage or [], rounds, cold)
+        work = Work(batches=tuple(batch)) if batch else Work()
+        document, markdown = _measure(sides, work, peer, stage or [], rounds, cold, drift, limit)
     if output is not None:
-        from florence2.speed import tables
-
         output.parent.mkdir(parents=True, exist_ok=True)
         output.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
-        output.with_suffix(".md").write_text(f"{document['title']}\n\n{tables.markdown(rows)}")
+        output.with_suffix(".md").write_text(f"{document['title']}\n\n{markdown}")
         typer.echo(f"{output.with_suffix('.json')}, {output.with_suffix('.md')}")
 
 
-def _measure(
-    model: Florence2, folder: Path, peer: bool, wanted: list[str], rounds: int, cold: bool
-) -> tuple[list[Row], dict[str, Any]]:
-    from florence2.speed import peer as native
-    from florence2.speed import stages, tables
-    from florence2.speed.limits import Limits
-    from florence2.speed.timing import take_turns
+@dataclass
+class Sides:
+    """The model that is timed, and what it is held against."""
 
-    work = stages.Work()
+    model: Florence2
+    load_exact: Callable[[], Florence2]
+    folder: Path
+    """For copies in other layouts."""
+
+    @functools.cached_property
+    def exact(self) -> Florence2:
+        """The same weights in float32."""
+        return self.model if self.model.format == "float32" else self.load_exact()
+
+    @property
+    def floats(self) -> Florence2:
+        """The model itself, or where its weights are rounded the float32 ones: those that a file can hold."""
+        return self.exact if self.model.format == "int8" else self.model
+
+    def saved(self) -> Path:
+        """A folder with these weights in our layout."""
+        from florence2 import checkpoints
+
+        engine = self.floats.engine
+        kept = checkpoints.Checkpoint(engine.model, engine.tokenizer, engine.config)
+        return checkpoints.save(kept, self.folder / "ours", dtype=self.floats.format, overwrite=True)
+
+
+def _measure(
+    sides: Sides,
+    work: Work,
+    peer: bool,
+    wanted: list[str],
+    rounds: int,
+    cold: bool,
+    drift: Path | None,
+    limit: int,
+) -> tuple[dict[str, Any], str]:
+    """The figures as a document and as Markdown; they are printed on the way."""
+    from florence2.speed import stages, tables
+
+    model = sides.model
+    machine = tables.machine(model.device)
+    title = f"{model.name}, {model.format}, {machine['device']}, {machine['threads']} threads, {machine['processor']}"
+    typer.echo(title)
     every = stages.ours(model, work)
     chosen = [stage for stage in every if not wanted or stage.name.startswith(tuple(wanted))]
     if not chosen:
         known = ", ".join(stage.name for stage in every)
         raise ConfigError(f"no stage begins with {' or '.join(map(repr, wanted))}; known are {known}")
-    machine = tables.machine(model.device)
-    kind = str(model.dtype).removeprefix("torch.")
-    title = f"{model.name}, {kind}, {machine['device']}, {machine['threads']} threads, {machine['processor']}"
-    typer.echo(title)
-    sides = {tables.OURS: chosen}
-    if peer:
-        sides[tables.PEER] = native.theirs(
-            native.load(model, folder / "native"), work, [stage.name for stage in chosen]
-        )
-    limits = Limits.of(model.device, model.dtype)
-    floors = limits.floors(model.engine.config, work.prompt, model.dtype)
-    rows: list[Row] = []
-    for measured in take_turns(sides, rounds, model.device):
-        rows.append(tables.row(measured, floors))
-        typer.echo("\n".join(tables.plain(rows[-1:]).splitlines()[1:]), err=True)
+    limits, rows = _times(sides, work, chosen, peer, rounds)
     if cold:
-        rows += _cold(model, folder, peer, kind)
+        rows += _cold(sides, peer)
     typer.echo(tables.plain(rows))
     document = {"title": title, "machine": machine, "limits": vars(limits), "rows": [row.to_dict() for row in rows]}
-    return rows, document
+    if peer and model.format != sides.floats.format:
+        document["transformers"] = sides.floats.format
+    markdown = tables.markdown(rows)
+    if drift is not None:
+        from florence2.speed import drift as drifting
+
+        found = drifting.measure(
+            sides.exact, model, drift, limit, lambda title: typer.echo(f"drift: {title}", err=True)
+        )
+        table = [drifting.HEAD, *(drifting.cells(one) for one in found)]
+        typer.echo(tables.columns(table))
+        document["drift"] = [one.to_dict() for one in found]
+        markdown += "\n" + tables.grid(table)
+    return document, markdown
 
 
-def _cold(model: Florence2, folder: Path, peer: bool, kind: str) -> list[Row]:
-    from florence2 import checkpoints
+def _times(sides: Sides, work: Work, chosen: list[Stage], peer: bool, rounds: int) -> tuple[Limits, list[Row]]:
+    from florence2.speed import peer as native
+    from florence2.speed import tables
+    from florence2.speed.limits import Limits
+    from florence2.speed.timing import take_turns
+
+    model = sides.model
+    timed = {tables.OURS: chosen}
+    if peer:
+        theirs = native.load(sides.floats, sides.folder / "native")
+        timed[tables.PEER] = native.theirs(theirs, work, [stage.name for stage in chosen])
+    rounded = model.format == "int8"
+    limits = Limits.of(model.device, model.dtype, rounded)
+    floors = limits.floors(model.engine.config, work.prompt, model.dtype, rounded)
+    rows: list[Row] = []
+    for measured in take_turns(timed, rounds, model.device):
+        rows.append(tables.row(measured, floors))
+        typer.echo("\n".join(tables.plain(rows[-1:]).splitlines()[1:]), err=True)
+    return limits, rows
+
+
+def _cold(sides: Sides, peer: bool) -> list[Row]:
     from florence2.speed import cold, tables
 
-    engine = model.engine
-    kept = checkpoints.Checkpoint(engine.model, engine.tokenizer, engine.config)
-    checkpoints.save(kept, folder / "ours", dtype=kind, overwrite=True)
-    places = {tables.OURS: folder / "ours"} | ({tables.PEER: folder / "native"} if peer else {})
-    found = {
-        side: [cold.start(side, place, str(model.device), kind) for _ in range(3)] for side, place in places.items()
-    }
+    places = {tables.OURS: (sides.saved(), sides.model.format)}
+    if peer:
+        places[tables.PEER] = (sides.folder / "native", sides.floats.format)
+    device = str(sides.model.device)
+    found = {side: [cold.start(side, place, device, kind) for _ in range(3)] for side, (place, kind) in places.items()}
     return tables.cold_rows(found)
 
 
-def _random(preset: str, folder: Path, device: str, dtype: str) -> Florence2:
-    """A model of the true size that has learned nothing: times do not depend on what it says."""
+def _random(preset: str, folder: Path) -> Path:
+    """A checkpoint of the true size that has learned nothing: times do not depend on what it says."""
     import torch
 
     from florence2 import checkpoints, config
     from florence2.model import Florence2Model, initialise
-    from florence2.pipeline import Florence2
 
     if preset not in PRESETS:
         raise ConfigError(f"--random {preset}: the sizes are {', '.join(PRESETS)}")
@@ -145,5 +222,4 @@ def _random(preset: str, folder: Path, device: str, dtype: str) -> Florence2:
     assert tokenizer is not None
     if missing := chosen.text.vocab_size - tokenizer.vocab_size:  # as many words, whatever they are
         tokenizer = tokenizer.with_words(f"\N{MIDDLE DOT}{number}" for number in range(missing))
-    checkpoints.save(checkpoints.Checkpoint(made, tokenizer, chosen), folder, dtype="float32")
-    return Florence2.from_pretrained(folder, device=device, dtype=dtype)
+    return checkpoints.save(checkpoints.Checkpoint(made, tokenizer, chosen), folder, dtype="float32")

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from florence2.checkpoints import configs
 from florence2.config import Florence2Config
-from florence2.model import Florence2Model
+from florence2.model import Florence2Model, int8
 from florence2.speed import stages
 from florence2.speed.timing import timed
 
@@ -33,13 +33,16 @@ class Limits:
     """Per second, read from memory."""
 
     @classmethod
-    def of(cls, device: torch.device, dtype: torch.dtype) -> Limits:
-        """Measures them; takes about two seconds on two cores."""
-        return cls(operations_per_second(device, dtype), bytes_per_second(device))
+    def of(cls, device: torch.device, dtype: torch.dtype, rounded: bool = False) -> Limits:
+        """Measures them; takes about two seconds on two cores. ``rounded``: of products with 8-bit weights."""
+        rate = int8_operations_per_second() if rounded else operations_per_second(device, dtype)
+        return cls(rate, bytes_per_second(device))
 
-    def floors(self, config: Florence2Config, prompt: int, dtype: torch.dtype) -> dict[str, float]:
+    def floors(
+        self, config: Florence2Config, prompt: int, dtype: torch.dtype, rounded: bool = False
+    ) -> dict[str, float]:
         """Seconds per unit of the stages that have a floor."""
-        step = self.step(config, prompt, dtype)
+        step = self.step(config, prompt, dtype, rounded)
         image, words = self.image_encoder(config), self.prompt_encoder(config, prompt)
         return {
             stages.IMAGE: image,
@@ -57,9 +60,10 @@ class Limits:
         """Seconds for a prompt of so many tokens behind the image tokens, the decoder's cross keys included."""
         return prompt_operations(config, prompt) / self.operations
 
-    def step(self, config: Florence2Config, prompt: int, dtype: torch.dtype) -> float:
+    def step(self, config: Florence2Config, prompt: int, dtype: torch.dtype, rounded: bool = False) -> float:
         """Seconds per token: rows of one photo read the same weights and keys at once."""
-        return step_numbers(config, prompt) * dtype.itemsize / self.bytes
+        weights, keys = step_weights(config), step_keys(config, prompt)
+        return (weights * (1 if rounded else dtype.itemsize) + keys * dtype.itemsize) / self.bytes
 
 
 def operations_per_second(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> float:
@@ -69,6 +73,14 @@ def operations_per_second(device: torch.device, dtype: torch.dtype, rounds: int 
     if device.type == "cpu" and dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         ways.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
     best = min(timed(way, device) for way in ways for _ in range(rounds))
+    return float(2 * SIDE**3 / best)
+
+
+def int8_operations_per_second(rounds: int = 5) -> float:
+    """Of a large product with 8-bit weights on this processor."""
+    weight, x = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
+    packed = int8.pack(weight, None, int8.engines()[1])
+    best = min(timed(lambda: torch.ops.quantized.linear_dynamic(x, packed, int8.reduce_range())) for _ in range(rounds))
     return float(2 * SIDE**3 / best)
 
 
@@ -98,9 +110,14 @@ def prompt_operations(config: Florence2Config, prompt: int) -> int:
     return length * (products + attention + cross)
 
 
-def step_numbers(config: Florence2Config, prompt: int) -> int:
-    """Numbers that a decoder step reads: its weights, the vocabulary projection, the cross-attention keys."""
+def step_weights(config: Florence2Config) -> int:
+    """Weights that a decoder step reads: those of its layers and the vocabulary projection."""
     text = config.text
     layer = 6 * text.d_model**2 + 2 * text.d_model * text.decoder_ffn_dim  # cross keys and values are there already
-    keys = 2 * (configs.image_tokens(config) + prompt) * text.d_model
-    return text.decoder_layers * (layer + keys) + text.vocab_size * text.d_model
+    return text.decoder_layers * layer + text.vocab_size * text.d_model
+
+
+def step_keys(config: Florence2Config, prompt: int) -> int:
+    """Numbers of the cross-attention's keys and values."""
+    text = config.text
+    return text.decoder_layers * 2 * (configs.image_tokens(config) + prompt) * text.d_model

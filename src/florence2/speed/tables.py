@@ -94,7 +94,10 @@ def cells(one: Row) -> tuple[str, ...]:
 
 def plain(rows: Sequence[Row]) -> str:
     """Columns for a terminal; those that say nothing are left out."""
-    table = [HEAD, *(cells(one) for one in rows)]
+    return columns([HEAD, *(cells(one) for one in rows)])
+
+
+def columns(table: Sequence[tuple[str, ...]]) -> str:
     kept = [column for column in zip(*table, strict=True) if any(column[1:])]
     widths = [max(map(len, column)) for column in kept]
     lines = zip(*kept, strict=True)
@@ -105,8 +108,13 @@ def plain(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
-    return "\n".join([*lines, *("| " + " | ".join(cells(one)) + " |" for one in rows)]) + "\n"
+    return grid([HEAD, *(cells(one) for one in rows)])
+
+
+def grid(table: Sequence[tuple[str, ...]]) -> str:
+    """The same as Markdown."""
+    head, *lines = ("| " + " | ".join(line) + " |" for line in table)
+    return "\n".join([head, "|" + "---|" * len(table[0]), *lines]) + "\n"
 
 
 def machine(device: torch.device) -> dict[str, Any]:
