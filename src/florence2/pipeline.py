@@ -30,7 +30,7 @@ from florence2.engine import Engine, Options, Scene, check_options
 from florence2.errors import ConfigError, Florence2Error, TaskError
 from florence2.inputs import Request
 from florence2.language.tasks import Task
-from florence2.model import Florence2Model
+from florence2.model import Florence2Model, int8
 from florence2.results import Answer, Box, Detections, Segments, Text, TextRegions
 
 if TYPE_CHECKING:
@@ -76,8 +76,10 @@ class Florence2:
 
         ``adapter`` is a LoRA adapter for it, or several as ``{name: folder}``, of which the first is in use; each is a
         folder or a hub id. ``device`` and ``dtype`` are PyTorch's names; "auto" takes the fastest device that is there,
-        and half precision only where that device computes in it. ``offline=True`` asks the cache of the hub only.
-        ``calibrated=False`` leaves scores as the model gives them, where the checkpoint has a calibration.
+        and half precision only where that device computes in it; the log says what it took, :attr:`format` too.
+        ``dtype="int8"`` rounds large matrices to 8 bits, on a CPU: faster, and the answers differ now and then.
+        ``offline=True`` asks the cache of the hub only. ``calibrated=False`` leaves scores as the model gives them,
+        where the checkpoint has a calibration.
         ``runtime="onnx"`` takes a folder that ``florence2 export`` wrote, or an export made elsewhere, and computes in
         onnxruntime; ``dtype`` chooses among its files ("int8" ...), and there are no adapters.
         Raises CheckpointError, which says what to do.
@@ -359,6 +361,12 @@ class Florence2:
         return self.engine.dtype
 
     @property
+    def format(self) -> str:
+        """The number format of the weights by name; "int8" where they are rounded, while ``dtype`` is float32."""
+        runtime = self.engine.runtime
+        return runtime.format if isinstance(runtime, onnx.OnnxModel) else int8.format_of(self.model)
+
+    @property
     def calibration(self) -> Calibration | None:
         """What makes scores probabilities of being right. None where they are as the model gives them: the checkpoint
         has no calibration, ``calibrated=False`` was asked for, or an adapter is in use, without which it was fitted.
@@ -416,8 +424,7 @@ class Florence2:
         if self._engine is None:
             return f"Florence2({self.name!r}, closed)"
         if self.layout == "onnx":
-            return f"Florence2({self.name!r}, ONNX)"
-        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
-        dtype = str(self.dtype).removeprefix("torch.")
+            return f"Florence2({self.name!r}, ONNX, {self.format})"
+        millions = int8.count(self.model) / 1e6
         adapter = f", adapter {self.adapter!r}" if self.adapter else ""
-        return f"Florence2({self.name!r}, {millions:.0f} M parameters, {self.device}, {dtype}{adapter})"
+        return f"Florence2({self.name!r}, {millions:.0f} M parameters, {self.device}, {self.format}{adapter})"

@@ -47,7 +47,7 @@ Adapter = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--adapter", help="LoRA adapter for the model: folder or hub id, of any layout.", show_default=False),
 ]
-Dtype = Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, float16, bfloat16 or int8.")]
 
 
 class Runtime(str, Enum):
