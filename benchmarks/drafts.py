@@ -1,0 +1,111 @@
+"""Grounding a caption with and without guesses, at the size of BASE, where the answer is the caption's own phrases.
+
+    python benchmarks/drafts.py --dtype float32
+    python benchmarks/drafts.py --dtype int8 -o benchmarks/results/drafts-int8
+
+No checkpoint is at hand that answers as the published ones do, so the weights are random and a script decides what is
+said: every step computes all that a step of BASE computes, and the words of the script are then put on top. Both ways
+must give the same tokens. Image and prompt are encoded before: the figures are of the answer alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from florence2 import checkpoints
+from florence2.config import BASE, SHIPPED_POLICY
+from florence2.generation import Generated, generate
+from florence2.generation.drafts import FromText
+from florence2.language.tokenizer import Tokenizer
+from florence2.model import Cache, Florence2Model, Memory, initialise
+from florence2.model.int8 import quantize
+from florence2.speed import tables
+from florence2.speed.timing import timed
+
+CAPTION = (
+    "A young girl in a pink dress is holding a small brown teddy bear while an old woman with white hair sits on a "
+    "wooden chair"
+)
+PHRASES = ("A young girl", "a pink dress", "a small brown teddy bear", "an old woman", "white hair", "a wooden chair")
+
+
+class Scripted:
+    """A model that says what a script says; counts its steps."""
+
+    def __init__(self, model: Florence2Model, script: list[int]) -> None:
+        self.model, self.script, self.steps = model, script, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def decode(self, ids: Tensor, memory: Memory, cache: Cache, words: slice | None = None) -> Tensor:
+        self.steps += 1
+        first = cache.length + 1
+        logits = self.model.decode(ids, memory, cache, words)
+        for column in range(ids.shape[1]):
+            said = self.script[min(first + column, len(self.script) - 1)]
+            logits[:, column, said - (words.start if words else 0)] += 100
+        return logits
+
+
+def script(tokenizer: Tokenizer) -> list[int]:
+    said = [tokenizer.eos_id, tokenizer.bos_id]
+    for number, phrase in enumerate(PHRASES):
+        said += [*tokenizer.encode_plain(phrase), *(tokenizer.location_id(100 * number + n) for n in (1, 2, 301, 402))]
+    return [*said, tokenizer.eos_id]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "int8"))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("-o", "--output", type=Path)
+    a = parser.parse_args()
+    torch.manual_seed(0)
+    tokenizer = checkpoints.load(None, device="cpu").tokenizer
+    assert tokenizer is not None
+    model = initialise(Florence2Model(BASE)).eval()
+    model = quantize(model) if a.dtype == "int8" else model.to(getattr(torch, a.dtype))
+    policy = SHIPPED_POLICY.__class__(**{**vars(SHIPPED_POLICY), "num_beams": 1, "no_repeat_ngram_size": 0})
+    scripted = Scripted(model, script(tokenizer))
+    draft = FromText(CAPTION, tokenizer.encode_plain, tokenizer.decode, lambda id: tokenizer.location_of(id) is None)
+    with torch.inference_mode():
+        tokens = torch.randn(1, 577, BASE.text.d_model, dtype=model.text.shared.weight.dtype)
+        memory = model.encode(tokens, torch.randint(5, 7000, (1, 40)))
+
+        def answer(guess: FromText | None) -> Generated:
+            scripted.steps = 0
+            (found,) = generate(scripted, memory, policy, None, guess)  # type: ignore[arg-type]
+            return found
+
+        plain, many = answer(None), scripted.steps
+        drafted, few = answer(draft), scripted.steps
+        assert plain.ids == drafted.ids == tuple(scripted.script), "the guesses changed the answer"
+        times: dict[str, list[float]] = {"without": [], "with": []}
+        for _ in range(a.rounds):
+            times["without"].append(timed(lambda: answer(None)))
+            times["with"].append(timed(lambda: answer(draft)))
+    without, with_guesses = (statistics.median(values) for values in times.values())
+    result = {
+        "machine": tables.machine(torch.device("cpu")),
+        "dtype": a.dtype,
+        "words": len(CAPTION.split()),
+        "tokens": len(plain.ids) - 2,
+        "steps": {"without": many, "with": few},
+        "seconds": {"without": without, "with": with_guesses},
+        "times_faster": without / with_guesses,
+    }
+    print(json.dumps(result, indent=1))
+    if a.output:
+        a.output.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
