@@ -38,7 +38,7 @@ class Counted(Engine):
         self.windows = 0
 
     def encode(self, pictures: Sequence[Image.Image], size: Any = None, pixels: Any = None) -> list[Scene]:
-        assert all(value.shape == (1, 1, 3, 8, 8) for value in pixels)
+        assert all(value.shape == (8, 8, 3) for value in pixels)
         self.encoded += [one.width for one in pictures]
         return [Scene(torch.zeros(1, 1, 1), one) for one in pictures]
 
@@ -308,7 +308,7 @@ def test_pixels_are_those_of_a_whole_batch() -> None:
     form = ImageConfig(size=(65, 43))
     pictures = [picture(seed, (50 + seed, 70)) for seed in range(4)]
     made = [feeding.ready(one, form) for one in pictures]
-    alone = torch.cat([one.pixels for one in made if isinstance(one, feeding.Ready)])
+    alone = images.normalise([one.pixels for one in made if isinstance(one, feeding.Ready)], form)
     assert torch.equal(alone, images.to_pixel_values(pictures, form))
     assert isinstance(feeding.ready("nowhere.png", form), ImageError)
 

@@ -154,8 +154,8 @@ class Engine:
     ) -> list[Scene]:
         """Upright RGB pictures → scenes, in one call of the image encoder where the memory allows.
 
-        ``size`` (height, width) replaces the input size of the model. ``pixels`` are the pixel values of each picture,
-        (1, 1, 3, H, W), where they are made already.
+        ``size`` (height, width) replaces the input size of the model. ``pixels`` are the pictures squashed to it,
+        (H, W, 3) uint8 each, where that is done already.
         """
         form = self.config.image if size is None else dataclasses.replace(self.config.image, size=size)
         adapter = self._seeing_adapter()
@@ -164,7 +164,7 @@ class Engine:
             if pixels is None:
                 values = images.to_pixel_values([pictures[i] for i in part], form)  # (B, 1, 3, H, W)
             else:
-                values = torch.cat([pixels[i] for i in part])
+                values = images.normalise([pixels[i] for i in part], form)
             tokens = self.runtime.encode_image(values.to(self.device, self.dtype))  # (B, T+N, D)
             return [Scene(row[None], pictures[i], adapter) for row, i in zip(tokens, part, strict=True)]
 

@@ -30,7 +30,7 @@ class Ready:
     picture: Image.Image
     """Upright RGB."""
     pixels: Tensor
-    """(1, 1, 3, H, W) float32, the model's input."""
+    """(H, W, 3) uint8, squashed to the size of the model's input."""
 
 
 class Feed:
@@ -64,6 +64,6 @@ def ready(photo: Any, form: ImageConfig) -> Ready | Scene | Florence2Error:
         return photo
     try:
         picture = images.load(photo)
-        return Ready(picture, images.to_pixel_values([picture], form))
+        return Ready(picture, images.squash(picture, form))
     except Florence2Error as error:
         return error

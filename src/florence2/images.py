@@ -87,25 +87,32 @@ def measure(photo: str | os.PathLike[str] | bytes) -> tuple[int, int]:
 
 def to_pixel_values(images: Sequence[Image.Image], config: ImageConfig) -> torch.Tensor:
     """RGB pictures of any sizes -> (B, 1, 3, H, W) float32, one frame each: squashed, scaled, normalised."""
-    import torch
-
-    for image in images:
-        if image.mode != "RGB":
-            raise ImageError(f"a picture has mode {image.mode}, expected RGB; pass it through florence2.images.load")
-    height, width = config.size
-
-    def squash(image: Image.Image) -> torch.Tensor:
-        squashed = image.resize((width, height), Image.Resampling.BICUBIC)
-        return torch.frombuffer(bytearray(squashed.tobytes()), dtype=torch.uint8)
-
     if len(images) > 1:  # Pillow lets go of the interpreter lock while it resizes
         with ThreadPoolExecutor(min(len(images), os.cpu_count() or 1)) as pool:
-            rows = list(pool.map(squash, images))
-    else:
-        rows = [squash(image) for image in images]
-    if not rows:
+            return normalise(list(pool.map(lambda image: squash(image, config), images)), config)
+    return normalise([squash(image, config) for image in images], config)
+
+
+def squash(image: Image.Image, config: ImageConfig) -> torch.Tensor:
+    """An RGB picture -> (H, W, 3) uint8 of the model's size. No arithmetic of PyTorch: on another thread than the
+    model's it would start threads of its own beside those of the model."""
+    import torch
+
+    if image.mode != "RGB":
+        raise ImageError(f"a picture has mode {image.mode}, expected RGB; pass it through florence2.images.load")
+    height, width = config.size
+    squashed = image.resize((width, height), Image.Resampling.BICUBIC)
+    return torch.frombuffer(bytearray(squashed.tobytes()), dtype=torch.uint8).view(height, width, 3)
+
+
+def normalise(squashed: Sequence[torch.Tensor], config: ImageConfig) -> torch.Tensor:
+    """(H, W, 3) uint8 each -> (B, 1, 3, H, W) float32."""
+    import torch
+
+    height, width = config.size
+    if not squashed:
         return torch.empty(0, 1, 3, height, width)
-    pixels = torch.stack(rows).view(-1, 1, height, width, 3).permute(0, 1, 4, 2, 3)  # (B, 1, 3, H, W)
+    pixels = torch.stack(list(squashed))[:, None].permute(0, 1, 4, 2, 3)  # (B, 1, 3, H, W)
     mean = torch.tensor(config.mean).view(3, 1, 1)
     std = torch.tensor(config.std).view(3, 1, 1)
     values = pixels.to(torch.float32, memory_format=torch.contiguous_format)

@@ -37,7 +37,7 @@ from florence2.checkpoints.layouts import (
     translate,
 )
 from florence2.checkpoints.vocabulary import count_words, read_tokenizer
-from florence2.checkpoints.weights import read_weights
+from florence2.checkpoints.weights import find, give_back, read_weights
 from florence2.config import Florence2Config
 from florence2.errors import CheckpointError, ConfigError
 from florence2.language.tokenizer import Tokenizer
@@ -94,7 +94,8 @@ def load(
     """
     where = _device(device)
     place = locate(source, revision, offline)
-    tensors = read_weights(place.folder, place.weights)
+    file = place.weights or find(place.folder)
+    tensors = read_weights(place.folder, file)
     try:
         found = recognise(tensors)
         config = configs.read(place.folder, found.layout, place.name)
@@ -104,7 +105,7 @@ def load(
         model = build(config)
         state = _fit(tensors, found, model, rows)
         format = choose(dtype, where, tensors)
-        _place(model, state, format.dtype, where)
+        _place(model, state, format.dtype, where, release=".safetensors" in file.name)
         if format.int8:
             quantize(model)
         calibration = Calibration.load(place.folder)
@@ -181,7 +182,10 @@ def _fit(tensors: dict[str, Tensor], found: Recognised, model: Florence2Model, r
     return state
 
 
-def _place(model: Florence2Model, state: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> None:
+def _place(
+    model: Florence2Model, state: dict[str, Tensor], dtype: torch.dtype, device: torch.device, release: bool
+) -> None:
+    """``release``: the tensors are views of a file, whose memory is given back as soon as each is copied."""
     placed = {}
     for name, tensor in state.items():
         if not tensor.is_floating_point():
@@ -191,6 +195,8 @@ def _place(model: Florence2Model, state: dict[str, Tensor], dtype: torch.dtype, 
             )
         placed[name] = tensor.to(device=device, dtype=dtype, copy=True).contiguous()
         check_finite(name, placed[name])
+        if release:
+            give_back(tensor)
     model.load_state_dict(placed, strict=True, assign=True)
 
 

@@ -6,7 +6,11 @@ copied into the model.
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import mmap
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,13 +30,34 @@ CANDIDATES = (SAFETENSORS, f"{SAFETENSORS}.index.json", "pytorch_model.bin", "py
 
 def read_weights(folder: Path, file: Path | None = None) -> dict[str, Tensor]:
     """Name → tensor of the checkpoint in ``folder``, or of one ``file``."""
-    file = file or _find(folder)
+    file = file or find(folder)
     if file.name.endswith(".index.json"):
         return _read_shards(file)
     return _read_file(file)
 
 
-def _find(folder: Path) -> Path:
+def give_back(tensor: Tensor) -> None:
+    """Let go of the memory behind a tensor of a safetensors file that was copied and is not read again.
+
+    Such a tensor is a view of the file; without this the whole file would lie in memory beside the model. The kernel is
+    told that the pages are not needed
+    (were they read again, it would fetch them). Other systems than Linux are not asked.
+    """
+    if not sys.platform.startswith("linux") or not tensor.is_contiguous():
+        return
+    first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages only: others share the rest
+    last = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if last > first:
+        _c_library().madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
+
+
+@functools.cache
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def find(folder: Path) -> Path:
+    """The file of weights, or the index of its shards. Raises CheckpointError where there is none."""
     for name in CANDIDATES:
         if (folder / name).is_file():
             return folder / name

@@ -187,6 +187,8 @@ class Decoder(nn.Module):
         for layer in self.layers:
             assert isinstance(layer, DecoderLayer)
             k, v = layer.cross_attention.keys_values(states)
+            if not torch.is_grad_enabled():  # every step reads them: head by head in one run, copied once
+                k, v = k.contiguous(), v.contiguous()
             keys.append(k)
             values.append(v)
         return tuple(keys), tuple(values)
