@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from florence2.config import TextConfig
-from florence2.model import Cache
+from florence2.config import TextConfig, VisionConfig
+from florence2.model import Cache, DaViT, davit
 from florence2.model import linear as door
 from florence2.model.davit import WindowAttention
 from florence2.model.linear import Linear, linear_gelu
@@ -25,12 +25,16 @@ class Operations(TorchDispatchMode):
         self.count: Counter[str] = Counter()
         self.numbers: Counter[str] = Counter()
         """That each kind of operation gave."""
+        self.largest = 0
+        """Numbers of the largest result."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         self.count[name] += 1
         made = func(*args, **(kwargs or {}))
-        self.numbers[name] += made.numel() if isinstance(made, torch.Tensor) else 0
+        if isinstance(made, torch.Tensor):
+            self.numbers[name] += made.numel()
+            self.largest = max(self.largest, made.numel())
         return made
 
 
@@ -72,3 +76,31 @@ def test_beams_that_go_on_from_themselves_are_not_copied(parents: list[int], cop
         cache.reorder(torch.tensor(parents))
     assert cache.keys[1, :, 0, 3, 0].tolist() == cache.values[0, :, 0, 0, 0].tolist() == parents
     assert seen.numbers["index"] == (copied and copied + 2 * 2 * copied * 4 * 4)  # places, and keys and values
+
+
+def test_a_large_map_is_worked_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same map, and no intermediate result that is much larger than it; twin: in one part there is one."""
+    config = VisionConfig(
+        dims=(32, 32), depths=(1, 1), heads=(2, 2), groups=(2, 2), window=4, patch_kernels=(3, 3),
+        patch_strides=(2, 1), patch_paddings=(1, 1), patch_prenorm=(False, True),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    encoder = DaViT(config).eval()
+    pixels = torch.randn(2, 3, 60, 44)
+    found, largest = [], []
+    for room in (2**30, 2**14):
+        monkeypatch.setattr(davit, "ROOM", room)
+        with torch.inference_mode(), Operations() as seen:
+            found.append(encoder(pixels))
+        largest.append(seen.largest)
+    size = found[0].numel()
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+    assert largest[0] >= 4 * size
+    assert largest[1] <= 1.2 * size
+
+
+def test_training_keeps_the_map_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(davit, "ROOM", 1)
+    assert davit.parts(torch.zeros(10), 3) == 1
+    with torch.no_grad():
+        assert davit.parts(torch.zeros(10), 3) == 120

@@ -122,7 +122,8 @@ class Block(nn.Module):
     def _plus(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         """x + branch(x); in training with stochastic depth: whole samples go without, the others get it scaled."""
         if not self.training or self.drop_path == 0.0:
-            return x + branch(x)
+            # x is the sum of the line before, nobody else's.
+            return x + branch(x) if torch.is_grad_enabled() else x.add_(branch(x))
         keep = 1.0 - self.drop_path
         survives = torch.rand(x.shape[0], device=x.device) < keep
         # Only a CPU knows at once which samples these are; a GPU would have to be waited for. One at least is computed,
@@ -154,11 +155,14 @@ class WindowAttention(nn.Module):
             x = F.pad(x, (0, 0, 0, -W % s, 0, -H % s))
         rows, columns = x.shape[1] // s, x.shape[2] // s
         x = x.view(B, rows, s, columns, s, C).transpose(2, 3).reshape(-1, s * s, C)  # (B*windows, s*s, C)
-        qkv = self.qkv(x).view(x.shape[0], s * s, 3, self.heads, C // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B*windows, heads, s*s, head_dim)
-        x = attend(q, k, v).transpose(1, 2).reshape(-1, s * s, C)
-        x = self.proj(x).view(B, rows, columns, s, s, C).transpose(2, 3)
+        x = _in_parts(self._within, x, parts(x, 3)).view(B, rows, columns, s, s, C).transpose(2, 3)
         return x.reshape(B, rows * s, columns * s, C)[:, :H, :W]
+
+    def _within(self, x: Tensor) -> Tensor:
+        """(windows, s*s, C) → the same shape, each window by itself."""
+        n, m, C = x.shape
+        q, k, v = self.qkv(x).view(n, m, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        return self.proj(attend(q, k, v).transpose(1, 2).reshape(n, m, C))
 
 
 class ChannelAttention(nn.Module):
@@ -176,23 +180,65 @@ class ChannelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         B, H, W, C = x.shape
         N = H * W
-        qkv = self.qkv(x).view(B, N, 3, self.groups, C // self.groups)
-        # Tokens before channels, copied once in runs of c numbers; the products would copy them number by number.
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)  # each (B*groups, N, c)
-        # The scale is applied within the product, to the sums: one pass less over q, and half precision has the room.
-        weights = torch.baddbmm(q.new_zeros(1, 1, 1), q.transpose(1, 2), k, beta=0, alpha=N**-0.5).softmax(-1)
-        x = (v @ weights.transpose(1, 2)).view(B, self.groups, N, -1).transpose(1, 2).reshape(B, H, W, C)
-        return self.proj(x)
+        scores = x.new_zeros(1, 1, 1)
+        values = []
+        tokens = x.reshape(B, N, C)
+        for part in tokens.chunk(parts(x, 6), 1):
+            q, k, v = self._groups(part)  # each (B*groups, n, c)
+            # The scale is applied within the product, to the sums: one pass less over q, and half precision has room.
+            scores = torch.baddbmm(scores, q.transpose(1, 2), k, alpha=N**-0.5)
+            values.append(v)
+        weights = scores.softmax(-1).transpose(1, 2)  # (B*groups, c, c)
+        heard = [(v @ weights).view(B, self.groups, v.shape[1], -1).transpose(1, 2).reshape(B, -1, C) for v in values]
+        made = [self.proj(part) for part in heard]
+        return (made[0] if len(made) == 1 else torch.cat(made, 1)).view(B, H, W, C)
+
+    def _groups(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, n, C) → queries, keys and values, (B*groups, n, c) each. Tokens before channels, copied once in runs of
+        c numbers; the products would copy them number by number. Values are apart: they are kept for longer."""
+        B, n, C = x.shape
+        qkv = self.qkv(x).view(B, n, 3, self.groups, C // self.groups).permute(2, 0, 3, 1, 4)
+        q, k = qkv[:2].contiguous().flatten(1, 2)
+        return q, k, qkv[2].contiguous().flatten(0, 1)
 
 
 class MLP(nn.Module):
     def __init__(self, dim: int, ratio: int = 4) -> None:
         super().__init__()
+        self.ratio = ratio
         self.fc1 = Linear(dim, ratio * dim)
         self.fc2 = Linear(ratio * dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C)
+        tokens = x.reshape(-1, x.shape[-1])
+        return _in_parts(self._run, tokens, parts(tokens, self.ratio)).view_as(x)
+
+    def _run(self, x: Tensor) -> Tensor:
         return self.fc2(linear_gelu(self.fc1, x))
+
+
+ROOM = 16 * 2**20
+"""Bytes that an intermediate result of a block may take, about, where answers are computed on a CPU."""
+
+
+def parts(x: Tensor, times: int) -> int:
+    """In how many parts to work through a map, where an intermediate result is so many times as large as it.
+
+    One where gradients are wanted, which keep everything anyway, on a GPU, and in a graph.
+    """
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return 1
+    return max(1, -(-x.numel() * x.element_size() * times // ROOM))
+
+
+def _in_parts(run: Callable[[Tensor], Tensor], x: Tensor, count: int) -> Tensor:
+    """``run(x)`` for a function that treats each row by itself, in ``count`` parts; several take the place of ``x``,
+    which is the caller's own."""
+    if count == 1:
+        return run(x)
+    for part in x.chunk(count):
+        part.copy_(run(part))
+    return x
 
 
 def _convolve(conv: nn.Module, x: Tensor) -> Tensor:
