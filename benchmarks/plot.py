@@ -12,7 +12,7 @@ from typing import Any
 
 import matplotlib
 
-matplotlib.use("svg")
+matplotlib.use("agg")
 from matplotlib import pyplot
 
 FAST, SHARE, PEER = "#0072B2", "#E69F00", "#888888"
@@ -36,16 +36,14 @@ def draw(documents: dict[str, dict[str, Any]], target: Path) -> None:
             if row["floor"]:
                 axes.plot([row["peer"] / row["floor"]] * 2, [place - 0.36, place + 0.36], color=SHARE, linewidth=2)
         axes.set_yticks(places, [row["name"] for row in rows])
-        axes.set_title(
-            f"{name}: times faster than transformers (grey), the machine's limit (orange)", loc="left", fontsize=9
-        )
+        axes.set_title(name, loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xscale("log", base=2)
         axes.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
         axes.set_xlim(0.5, 12)
     figure.tight_layout()
     target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, metadata={"Date": None})
+    figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
 
 
 def rated(document: dict[str, Any]) -> list[dict[str, Any]]:
