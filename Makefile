@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## every task on real photos with the embedded model; pictures in out/demo
 	$(BIN)/python examples/demo.py --output out/demo
 
-test: $(READY)  ## everything, under 12 minutes on 2 cores
+test: $(READY)  ## everything, half an hour on 2 cores
 	$(BIN)/python -m pytest
 
 test-fast: $(READY)  ## leaves out what takes more than about three seconds
