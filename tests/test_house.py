@@ -11,6 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "florence2"
 
 FLOORS = {
     "errors": 0,
+    "optional": 0,
     "config": 0,
     "results": 0,
     "results_export": 0,

@@ -17,10 +17,10 @@ import numpy
 import pytest
 from PIL import Image, ImageDraw
 
+from florence2 import optional
 from florence2.data.records import Record
 from florence2.errors import DataError, MissingDependencyError
 from florence2.evaluation.benchmarks.records import Benchmark, Published
-from florence2.evaluation.metrics import libraries
 from florence2.evaluation.outcomes import Curve, Judged, Measured, Outcome
 from florence2.evaluation.report import Header, figures, gallery, markup, write
 from florence2.evaluation.samples import Given, Sample
@@ -463,7 +463,7 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def absent(name: str) -> None:
         raise ModuleNotFoundError(name, name=name)
 
-    monkeypatch.setattr(libraries.importlib, "import_module", absent)
+    monkeypatch.setattr(optional.importlib, "import_module", absent)
     with pytest.raises(MissingDependencyError, match=r"matplotlib; pip install 'florence2\[eval\]'"):
         write([captions(3)], HEADER, tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ few (a decoder step).
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -125,6 +126,7 @@ def pack(weight: Tensor, bias: Tensor | None, engine: str) -> torch.ScriptObject
             torch.backends.quantized.engine = before
 
 
+@functools.cache
 def reduce_range() -> bool:
     """Inputs of 7 bits, where the processor adds products in 16 bits and would overflow."""
     return not torch.cpu._is_vnni_supported()

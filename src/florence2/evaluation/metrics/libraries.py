@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from florence2.errors import MissingDependencyError
+from florence2 import optional
 
 
 def library(name: str, install: str = "pip install 'florence2[eval]'") -> Any:
     """The module of this name, e.g. "pycocotools.mask"; MissingDependencyError with the command that installs it."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        root = name.split(".")[0]
-        if error.name is None or error.name.split(".")[0] != root:  # it is there but broken: its own message says more
-            raise
-        raise MissingDependencyError(f"this metric needs {root}; {install}") from error
+    return optional.library(name, f"this metric needs {{}}; {install}")
