@@ -80,13 +80,14 @@ class Florence2:
         ``dtype="int8"`` rounds large matrices to 8 bits, on a CPU: faster, and the answers differ now and then.
         ``offline=True`` asks the cache of the hub only. ``calibrated=False`` leaves scores as the model gives them,
         where the checkpoint has a calibration.
-        ``runtime="onnx"`` takes a folder that ``florence2 export`` wrote, or an export made elsewhere, and computes in
-        onnxruntime; ``dtype`` chooses among its files ("int8" ...), and there are no adapters.
+        ``runtime="onnx"`` takes what ``florence2 export`` wrote, or an export made elsewhere (a folder, or a hub id
+        such as onnx-community/Florence-2-base-ft), and computes in onnxruntime; ``dtype`` chooses among its files
+        ("int8" ...), and there are no adapters.
         Raises CheckpointError, which says what to do.
         """
         checkpoint: checkpoints.Checkpoint | onnx.OnnxCheckpoint
         if runtime == "onnx":
-            checkpoint = onnx.load(source, dtype, device)
+            checkpoint = onnx.load(source, dtype, device, revision, offline)
         elif runtime == "torch":
             checkpoint = checkpoints.load(source, revision, dtype=dtype, device=device, offline=offline)
         else:

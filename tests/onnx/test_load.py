@@ -6,10 +6,13 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import onnx
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from onnx import TensorProto, helper
 
 from florence2 import Florence2, save
@@ -142,10 +145,65 @@ def test_numbers_that_do_not_fit(folder: Path) -> None:
 def test_places_that_are_no_folder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="florence2 export nano FOLDER"):
         load(None)
-    with pytest.raises(CheckpointError, match="hf download onnx-community/Florence-2-base-ft --local-dir"):
-        load("onnx-community/Florence-2-base-ft")
+    with pytest.raises(CheckpointError, match=r"no file or folder ./nowhere, and it is not the id of a hub"):
+        load("./nowhere")
+    (tmp_path / "vision_encoder.onnx").touch()
+    with pytest.raises(CheckpointError, match=r"is one file of an export; give the folder that holds config\.json"):
+        load(tmp_path / "vision_encoder.onnx")
     with pytest.raises(CheckpointError, match=r"lacks vision_encoder\.onnx and .*; found no \.onnx file"):
         load(save(tiny_checkpoint(), tmp_path / "plain"))
+
+
+@pytest.fixture
+def repository(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of someone/export on a hub that filters them as the real one does; ``fetched`` are those asked for."""
+
+    def download(repository: str, *, revision: str | None, local_files_only: bool, **patterns: Any) -> str:
+        assert (repository, revision, local_files_only) == ("someone/export", "v1", False)
+        names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        for name in filter_repo_objects(names, **patterns):
+            (tmp_path / "fetched" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / name, tmp_path / "fetched" / name)
+        return str(tmp_path / "fetched")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return folder
+
+
+def fetched(tmp_path: Path) -> set[str]:
+    return {path.name for path in (tmp_path / "fetched").rglob("*.onnx*")}
+
+
+def test_a_hub_id_fetches_one_precision(repository: Path, tmp_path: Path) -> None:
+    """Repositories hold the graphs in many precisions, each as large as the model."""
+    for path in list((repository / "onnx").iterdir()):
+        shutil.copy(path, path.with_name(f"{path.stem}_q4.onnx"))
+    (repository / "onnx" / "vision_encoder_q4.onnx_data").touch()
+    loaded = load("someone/export", "q4", revision="v1")
+    assert (loaded.model.format, loaded.source) == ("q4", "someone/export")
+    assert fetched(tmp_path) == {*(f"{file}_q4.onnx" for file in FILES), "vision_encoder_q4.onnx_data"}
+    assert load("someone/export", revision="v1").model.format == "float32"
+
+
+def test_a_hub_id_without_a_merged_decoder_fetches_the_pair(repository: Path, tmp_path: Path) -> None:
+    (repository / "onnx" / "decoder_model_merged.onnx").unlink()
+    embeds: list[int | str] = ["batch", "n", 24]
+    layers = tiny_checkpoint().config.text.decoder_layers
+    own, cross = (names.present(attention, layers) for attention in ("decoder", "encoder"))
+    given: dict[str, list[int | str]] = dict.fromkeys(
+        ("inputs_embeds", "encoder_attention_mask", "encoder_hidden_states"), embeds
+    )
+    graph(repository / "onnx" / "decoder_model.onnx", given, ["logits", *own, *cross])
+    past = [*names.past("decoder", layers), *names.past("encoder", layers)]
+    graph(repository / "onnx" / "decoder_with_past_model.onnx", given | dict.fromkeys(past, embeds), ["logits", *own])
+    assert load("someone/export", revision="v1").model.format == "float32"
+    assert fetched(tmp_path) == {f"{name}.onnx" for name in (*FILES[:3], "decoder_model", "decoder_with_past_model")}
+
+
+def test_a_hub_id_without_graphs_says_what_is_missing(repository: Path) -> None:
+    shutil.rmtree(repository / "onnx")
+    with pytest.raises(CheckpointError, match=r"lacks vision_encoder\.onnx and .*; found no \.onnx file"):
+        load("someone/export", revision="v1")
 
 
 def test_devices(folder: Path) -> None:

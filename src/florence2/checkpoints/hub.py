@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +30,19 @@ class Place:
     """The one file of weights that was asked for; None to find them."""
 
 
-def locate(source: str | Path | None, revision: str | None = None, offline: bool | None = None) -> Place:
+Fetch = Callable[[str, "str | None", "bool | None"], Path]
+"""(repository, revision, offline) → the folder with what of it is needed."""
+
+
+def locate(
+    source: str | Path | None, revision: str | None = None, offline: bool | None = None, fetch: Fetch | None = None
+) -> Place:
     """Find a checkpoint, downloading it where ``source`` is a hub id that is not in the cache.
 
     ``source``: None for the embedded model, a folder, a file of weights, or "owner/name". What exists on this
     machine wins over a hub id of the same form. ``revision`` is a branch, tag or commit of the hub;
-    ``offline=True`` uses the cache only, None leaves that to ``HF_HUB_OFFLINE``.
+    ``offline=True`` uses the cache only, None leaves that to ``HF_HUB_OFFLINE``. ``fetch`` downloads, by default the
+    weights as safetensors, else as pytorch_model.bin.
     """
     if source is None:
         return _embedded()
@@ -51,7 +59,7 @@ def locate(source: str | Path | None, revision: str | None = None, offline: bool
             f"there is no file or folder {source}, and it is not the id of a hub repository, which has the form "
             "owner/name, e.g. microsoft/Florence-2-base"
         )
-    return Place(_download(source, revision, offline), source)
+    return Place((fetch or _weights)(source, revision, offline), source)
 
 
 def _embedded() -> Place:
@@ -64,15 +72,26 @@ def _embedded() -> Place:
     return Place(folder, "florence2-nano")
 
 
-def _download(repository: str, revision: str | None, offline: bool | None) -> Path:
+def _weights(repository: str, revision: str | None, offline: bool | None) -> Path:
     """The snapshot of a repository: safetensors where there are any, else pytorch_model.bin."""
-    folder = _snapshot(repository, revision, offline, [*DESCRIPTIONS, "*.safetensors"])
+    beside = ("*/*",)  # exports to other runtimes live in sub-folders
+    folder = snapshot(repository, revision, offline, ("*.safetensors",), beside)
     if not any(folder.glob("*.safetensors")):
-        folder = _snapshot(repository, revision, offline, [*DESCRIPTIONS, "pytorch_model*.bin"])
+        folder = snapshot(repository, revision, offline, ("pytorch_model*.bin",), beside)
     return folder
 
 
-def _snapshot(repository: str, revision: str | None, offline: bool | None, patterns: list[str]) -> Path:
+def snapshot(
+    repository: str,
+    revision: str | None,
+    offline: bool | None,
+    patterns: Sequence[str],
+    ignored: Sequence[str] | None = None,
+) -> Path:
+    """The folder of a repository's files that match ``patterns``, with the descriptions of its checkpoint.
+
+    Raises CheckpointError, which says what to do, for whatever the hub, the network or the cache refuse.
+    """
     import huggingface_hub  # only those who ask for the hub wait for its import
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -88,8 +107,8 @@ def _snapshot(repository: str, revision: str | None, offline: bool | None, patte
             huggingface_hub.snapshot_download(
                 repository,
                 revision=revision,
-                allow_patterns=patterns,
-                ignore_patterns=["*/*"],  # exports to other runtimes live in sub-folders
+                allow_patterns=[*DESCRIPTIONS, *patterns],
+                ignore_patterns=None if ignored is None else list(ignored),
                 local_files_only=bool(offline),
             )
         )

@@ -47,7 +47,7 @@ def run(
     device: common.Device = "auto",
     dtype: common.Dtype = "auto",
     runtime: Annotated[
-        common.Runtime, typer.Option(help="torch, or onnx for a folder that florence2 export wrote.")
+        common.Runtime, typer.Option(help="torch, or onnx for an export: florence2 export writes one.")
     ] = common.Runtime.torch,
     min_score: Annotated[float, typer.Option(help="Leave out objects that score less.", min=0, max=1)] = 0.0,
     beams: Annotated[Optional[int], typer.Option(help="Beams of the search.", min=1)] = None,  # noqa: UP045

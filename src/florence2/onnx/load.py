@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from florence2.checkpoints import configs
+from florence2.checkpoints import configs, hub
 from florence2.checkpoints.calibration import Calibration
 from florence2.checkpoints.vocabulary import count_words, read_tokenizer
 from florence2.config import Florence2Config
@@ -45,12 +46,20 @@ class OnnxCheckpoint:
         return self.model.device
 
 
-def load(source: str | Path | None, dtype: str = "auto", device: str = "auto") -> OnnxCheckpoint:
-    """Open an export. ``source`` is a folder with config.json and tokenizer.json, and the graphs in it or in ``onnx/``.
+def load(
+    source: str | Path | None,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    offline: bool | None = None,
+) -> OnnxCheckpoint:
+    """Open an export. ``source`` is a folder with config.json and tokenizer.json, and the graphs in it or in ``onnx/``,
+    or the hub id of such a repository: ``revision`` and ``offline`` mean what they mean for other checkpoints.
 
     ``dtype`` names the precision of the weights by the ending of their files: "float32" (none), "float16", "int8",
-    "quantized" ...; "auto" takes the first of these that the folder holds whole. ``device`` is "cpu" (and "auto") or
-    "cuda", where onnxruntime was installed for it.
+    "quantized" ...; "auto" takes the first of these that a folder holds whole, float32 from the hub, where only the
+    files of one precision are fetched. ``device`` is "cpu" (and "auto") or "cuda", where onnxruntime was installed
+    for it.
 
     Raises CheckpointError for what is missing or named otherwise, ConfigError for an impossible ``dtype`` or
     ``device``, MissingDependencyError without onnxruntime.
@@ -59,37 +68,52 @@ def load(source: str | Path | None, dtype: str = "auto", device: str = "auto") -
     kind = "cpu" if device == "auto" else device
     if kind not in PROVIDERS:
         raise ConfigError(f"device {device!r} is not one for an export; expected auto, {', '.join(PROVIDERS)}")
-    folder = _folder(source)
+    place = _place(source, dtype, revision, offline)
+    folder = place.folder
     graphs = folder / names.FOLDER if (folder / names.FOLDER).is_dir() else folder
     format = _format(graphs, dtype)
-    config = configs.read(folder, "microsoft", folder.resolve().name)
+    config = configs.read(folder, "microsoft", place.name)
     tokenizer = read_tokenizer(folder, config.text)
     words = count_words(tokenizer, config.text)
     config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=words))
     model = _open(config, graphs, format, kind)
-    return OnnxCheckpoint(model, tokenizer, config, source=folder.resolve().name, calibration=Calibration.load(folder))
+    return OnnxCheckpoint(model, tokenizer, config, source=place.name, calibration=Calibration.load(folder))
 
 
-def _folder(source: str | Path | None) -> Path:
+def _place(source: str | Path | None, dtype: str, revision: str | None, offline: bool | None) -> hub.Place:
     if source is None:
         raise CheckpointError(
             f"the embedded model is not carried as ONNX; export it first: {HOW.replace('MODEL', 'nano')}"
         )
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"there is no folder {source}; an export is read from a folder on this machine. {HOW}; one from the hub is "
-            "fetched by: hf download onnx-community/Florence-2-base-ft --local-dir FOLDER"
-        )
+    if Path(source).expanduser().is_file():
+        raise CheckpointError(f"{source} is one file of an export; give the folder that holds config.json")
+    return hub.locate(source, revision, offline, functools.partial(_fetch, _suffix(dtype)))
+
+
+def _fetch(suffix: str, repository: str, revision: str | None, offline: bool | None) -> Path:
+    """The snapshot with the graphs of one precision: the merged decoder where there is one, else the pair."""
+
+    def fetched(*files: str) -> Path:
+        patterns = [f"{folder}{file}{suffix}.onnx*" for folder in (f"{names.FOLDER}/", "") for file in files]
+        return hub.snapshot(repository, revision, offline, patterns)
+
+    folder = fetched(names.VISION, names.EMBED, names.ENCODER, names.MERGED)
+    if not any(folder.rglob(f"{names.MERGED}{suffix}.onnx")):
+        folder = fetched(names.FIRST, names.NEXT)
     return folder
+
+
+def _suffix(dtype: str) -> str:
+    """The ending of the files of a precision. Raises ConfigError for one that is none."""
+    if dtype != "auto" and dtype not in names.SUFFIXES:
+        raise ConfigError(f"dtype {dtype!r} is not one of an export; expected auto, {', '.join(names.SUFFIXES)}")
+    return "" if dtype == "auto" else names.SUFFIXES[dtype]
 
 
 def _format(graphs: Path, dtype: str) -> str:
     """The precision whose files are read."""
     known = {precision: _missing(graphs, suffix) for precision, suffix in names.SUFFIXES.items()}
     whole = [precision for precision, missing in known.items() if not missing]
-    if dtype != "auto" and dtype not in known:
-        raise ConfigError(f"dtype {dtype!r} is not one of an export; expected auto, {', '.join(known)}")
     if dtype == "auto" and whole:
         return whole[0]
     wanted = "float32" if dtype == "auto" else dtype
