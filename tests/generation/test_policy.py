@@ -17,6 +17,16 @@ def test_text_tasks_are_searched_as_shipped_under_their_grammar() -> None:
     assert policy == dataclasses.replace(SHIPPED_POLICY, constrained=True)
 
 
+@pytest.mark.parametrize("name", ["<OCR>", "<REGION_TO_OCR>"])
+def test_what_is_read_may_repeat_itself(name: str) -> None:
+    """ "banana" has the letters "ana" twice; a checkpoint that bans nothing bans nothing here."""
+    policy = policy_for(tasks.get(name), BASE)
+    assert policy == dataclasses.replace(SHIPPED_POLICY, constrained=True, no_repeat_ngram_size=10)
+    free = dataclasses.replace(BASE, generation=dataclasses.replace(SHIPPED_POLICY, no_repeat_ngram_size=0))
+    assert policy_for(tasks.get(name), free).no_repeat_ngram_size == 0
+    assert policy_for(tasks.get(name), BASE, reference=True) == SHIPPED_POLICY
+
+
 def test_structured_tasks_are_greedy_drop_the_ban_and_are_guarded() -> None:
     policy = policy_for(tasks.get("<OD>"), BASE)
     guarded = dataclasses.replace(SHIPPED_POLICY, no_repeat_ngram_size=0, constrained=True, repeat_guard=True)

@@ -49,9 +49,12 @@ class Task:
             raise TaskError(f"{self.name} takes {self.takes}, so its prompt {wanted} {{input}}: {self.prompt!r}")
 
     @property
-    def policy(self) -> Literal["text", "structured"]:
-        """How the answer is searched for: text as shipped, everything with coordinates under its grammar."""
-        return "text" if self.result is Text else "structured"
+    def policy(self) -> Literal["text", "reading", "structured"]:
+        """How the answer is searched for: text as shipped, everything with coordinates under its grammar. A text that
+        may be empty is one that stands in the photo, where the same letters come again."""
+        if self.result is not Text:
+            return "structured"
+        return "reading" if self.grammar in (g.OPTIONAL_TEXT, g.OPTIONAL_REGION_TEXT) else "text"
 
     def fill(
         self,
