@@ -16,11 +16,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## every task on real photos with the embedded model; pictures in out/demo
 	$(BIN)/python examples/demo.py --output out/demo
 
-test: $(READY)  ## everything, half an hour on 2 cores
-	$(BIN)/python -m pytest
+# Processes that test side by side, one file of tests at a time.
+PROCESSES ?= 2
+
+test: $(READY)  ## everything, about twenty minutes on 2 cores
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
 test-fast: $(READY)  ## leaves out what takes more than about three seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

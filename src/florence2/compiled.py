@@ -12,7 +12,6 @@ padding and the store are tested with graphs that repeat the step on a CPU; on a
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ from torch import Tensor
 from florence2.config import TextConfig
 from florence2.errors import ConfigError
 from florence2.model import Cache, Florence2Model, Memory, int8
-from florence2.model import linear as products
 from florence2.model.bart import FIRST_POSITION, Bart, DecoderLayer, additive_mask
 
 ROOMS = (64, 256, 1024)
@@ -108,7 +106,6 @@ class CompiledModel:
                 "the products of int8 weights are ready-made kernels, which are not compiled; leave compile=True out, "
                 'or load the model with dtype="float32"'
             )
-        _leave_products_to_the_compiler()
         self.model, self.config = model, model.config
         self.device = model.text.shared.weight.device
         if graphs is None and self.device.type == "cuda":
@@ -306,15 +303,6 @@ def _any_size(tensor: Tensor, *dims: int) -> Tensor:
     for dim in dims:
         torch._dynamo.maybe_mark_dynamic(tensor, dim)
     return tensor
-
-
-@functools.cache
-def _leave_products_to_the_compiler() -> None:
-    """Which library is faster is asked of the processor, which no graph can do; in graphs the answer is PyTorch's own.
-
-    Not when this file is loaded: the compiler alone takes seconds to import.
-    """
-    torch.compiler.substitute_in_graph(products._faster_by_onednn, skip_signature_check=True)(lambda x, weight: False)
 
 
 def failures() -> tuple[type[Exception], ...]:

@@ -114,9 +114,9 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C)
-        x = x + _convolve(self.conv1, x)
+        x = _plus_convolved(self.conv1, x)
         x = self._plus(x, lambda x: self.attention(self.norm1(x)))
-        x = x + _convolve(self.conv2, x)
+        x = _plus_convolved(self.conv2, x)
         return self._plus(x, lambda x: self.mlp(self.norm2(x)))
 
     def _plus(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
@@ -154,15 +154,17 @@ class WindowAttention(nn.Module):
         if W % s or H % s:
             x = F.pad(x, (0, 0, 0, -W % s, 0, -H % s))
         rows, columns = x.shape[1] // s, x.shape[2] // s
-        x = x.view(B, rows, s, columns, s, C).transpose(2, 3).reshape(-1, s * s, C)  # (B*windows, s*s, C)
-        x = _in_parts(self._within, x, parts(x, 3)).view(B, rows, columns, s, s, C).transpose(2, 3)
-        return x.reshape(B, rows * s, columns * s, C)[:, :H, :W]
+        bands = x.reshape(B * rows, s, columns, s, C).transpose(1, 2)  # (B*rows, columns, s, s, C)
+        bands = _in_parts(self._within, bands, parts(x, 3))
+        return bands.transpose(1, 2).reshape(B, rows * s, columns * s, C)[:, :H, :W]
 
-    def _within(self, x: Tensor) -> Tensor:
-        """(windows, s*s, C) → the same shape, each window by itself."""
-        n, m, C = x.shape
+    def _within(self, windows: Tensor) -> Tensor:
+        """(b, columns, s, s, C) → the same shape, each window by itself."""
+        C = windows.shape[-1]
+        x = windows.reshape(-1, self.window**2, C)
+        n, m, _ = x.shape
         q, k, v = self.qkv(x).view(n, m, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
-        return self.proj(attend(q, k, v).transpose(1, 2).reshape(n, m, C))
+        return self.proj(attend(q, k, v).transpose(1, 2).reshape(n, m, C)).view_as(windows)
 
 
 class ChannelAttention(nn.Module):
@@ -183,15 +185,24 @@ class ChannelAttention(nn.Module):
         scores = x.new_zeros(1, 1, 1)
         values = []
         tokens = x.reshape(B, N, C)
-        for part in tokens.chunk(parts(x, 6), 1):
+        split = tokens.chunk(parts(x, 6), 1)
+        for part in split:
             q, k, v = self._groups(part)  # each (B*groups, n, c)
             # The scale is applied within the product, to the sums: one pass less over q, and half precision has room.
             scores = torch.baddbmm(scores, q.transpose(1, 2), k, alpha=N**-0.5)
             values.append(v)
         weights = scores.softmax(-1).transpose(1, 2)  # (B*groups, c, c)
-        heard = [(v @ weights).view(B, self.groups, v.shape[1], -1).transpose(1, 2).reshape(B, -1, C) for v in values]
-        made = [self.proj(part) for part in heard]
-        return (made[0] if len(made) == 1 else torch.cat(made, 1)).view(B, H, W, C)
+        if len(values) == 1:
+            return self._heard(values[0], weights, B).view(B, H, W, C)
+        for part, v in zip(split, values, strict=True):
+            part.copy_(self._heard(v, weights, B))  # in the place of x, which is the caller's own
+        return tokens.view(B, H, W, C)
+
+    def _heard(self, v: Tensor, weights: Tensor, B: int) -> Tensor:
+        """(B*groups, n, c) values → (B, n, C)."""
+        mixed = (v @ weights).view(B, self.groups, v.shape[1], -1).transpose(1, 2)  # (B, n, groups, c)
+        made: Tensor = self.proj(mixed.reshape(B, v.shape[1], -1))
+        return made
 
     def _groups(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, n, C) → queries, keys and values, (B*groups, n, c) each. Tokens before channels, copied once in runs of
@@ -241,8 +252,10 @@ def _in_parts(run: Callable[[Tensor], Tensor], x: Tensor, count: int) -> Tensor:
     return x
 
 
-def _convolve(conv: nn.Module, x: Tensor) -> Tensor:
-    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+def _plus_convolved(conv: nn.Module, x: Tensor) -> Tensor:
+    """x + conv(x)"""
+    convolved: Tensor = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return x + convolved if torch.is_grad_enabled() else convolved.add_(x)
 
 
 def initialise(module: DaViT) -> None:

@@ -81,6 +81,8 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "
 
 
 def _faster_by_onednn(x: Tensor, weight: Tensor) -> bool:
+    if torch.compiler.is_compiling():
+        return False  # a compiler chooses its products itself, and cannot ask the processor
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
@@ -88,7 +90,6 @@ def _faster_by_onednn(x: Tensor, weight: Tensor) -> bool:
         and type(weight) in (Tensor, nn.Parameter)  # sharded or quantised weights have products of their own
         and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 
