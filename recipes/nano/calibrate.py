@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 from pathlib import Path
 
 from course import held_out
@@ -38,6 +39,7 @@ def main() -> None:
     benchmarks, _ = runner.possible(find("packs"), packs)
     plan = Plan(benchmarks=tuple(benchmarks), data=packs)
     loaded = dataclasses.replace(checkpoints.load(a.checkpoint), calibration=None)
+    shutil.rmtree(folder, ignore_errors=True)  # the answers of earlier weights
     runner.run(plan, Ours(Florence2(loaded)), folder, lambda *state: print(*state, end="\r"))
     calibration = fit_run(folder, find)
     for task, figures in calibration.notes["tasks"].items():

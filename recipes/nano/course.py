@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import data
 import numpy as np
 import targets
 from distill import geometry
+from letters import Letter
 from places import UNKNOWN, Seen
 
 from florence2.data import records_json
@@ -22,8 +24,10 @@ from florence2.language.tokenizer import Tokenizer
 SHARE = {"flickr8k": 1.0, "coco": 0.8, "voc2012": 1.0, "ccp": 0.7, "camvid": 0.7, "icdar2015": 0.7, "sroie": 0.2}
 SHARE |= {"funsd": 0.1, "iiit5k": 0.3, "icdar2015_words": 0.3}
 """How often a photo of each source is drawn."""
-RENDERED, WORDS, SCENES = 0.40, 0.10, 0.08
+RENDERED, WORDS, SCENES = 0.45, 0.15, 0.08
 """Parts of the joint phase that are drawn text, photos of one word, and composed scenes of cut-out objects."""
+RANDOM = 0.5
+"""Part of the print that is random letters when a run begins; it falls to a tenth."""
 LETTERS = string.ascii_letters + 2 * string.digits
 CROPS = 1_000_000
 """Different cuts of the photos in the joint phase; those that the teacher has seen hold the encoder to its maps."""
@@ -42,14 +46,23 @@ class Drawn:
     pictures: list[np.ndarray | None]
     pairs: list[list[targets.Pair]]
     places: list[Seen]
+    letters: list[list[Letter] | None]
 
-    def add(self, crop: int, picture: np.ndarray | None, pairs: list[targets.Pair], seen: Seen = UNKNOWN) -> None:
-        """Adds a picture, unless nothing can be asked about it."""
+    def add(
+        self,
+        crop: int,
+        picture: np.ndarray | None,
+        pairs: list[targets.Pair],
+        seen: Seen = UNKNOWN,
+        letters: list[Letter] | None = None,
+    ) -> None:
+        """Adds a picture, unless nothing can be asked about it. ``letters``: None where they are not known."""
         if pairs:
             self.crops.append(crop)
             self.pictures.append(picture)
             self.pairs.append(pairs)
             self.places.append(seen)
+            self.letters.append(letters)
 
 
 class Course:
@@ -69,6 +82,10 @@ class Course:
         self.rng = random.Random(seed)
         self.progress = 0.0
         self.words = [t["text"] for r in self.records for t in r.get("text", []) if 1 < len(t["text"]) < 12]
+        said = {
+            word for r in self.records for caption in r["captions"] for word in re.findall("[A-Za-z]{2,11}", caption)
+        }
+        self.words += sorted(said)
         crops = ("iiit5k", "icdar2015_words")
         self.crops_of_words = [
             i for i, r in enumerate(self.records) if r["source"] in crops and r.get("text") and not held_out(i)
@@ -97,11 +114,14 @@ class Course:
         """Endless batches of stored crops, a third of them whole photos; with ``made``, of pictures made on the spot
         as well: drawn text, photos of words, composed scenes."""
         n = len(self.records)
-        drawn = Drawn([], [], [], [])
+        drawn = Drawn([], [], [], [], [])
         while True:
             kind = self.rng.random() if made else 1.0
-            if kind < RENDERED + WORDS:
-                drawn.add(-1, *(self._rendered() if kind < RENDERED else self._word()))
+            if kind < RENDERED:
+                picture, pairs, letters = self._rendered()
+                drawn.add(-1, picture, pairs, letters=letters)
+            elif kind < RENDERED + WORDS:
+                drawn.add(-1, *self._word())
             elif kind < RENDERED + WORDS + SCENES:
                 drawn.add(-1, *self._scene(count))
             else:
@@ -112,20 +132,21 @@ class Course:
                     drawn.add(j, None, self.teacher.pairs(seen, count, self.rng), self.places(index, seen))
             if len(drawn.crops) == batch:
                 yield drawn
-                drawn = Drawn([], [], [], [])
+                drawn = Drawn([], [], [], [], [])
 
-    def _rendered(self) -> tuple[np.ndarray, list[targets.Pair]]:
+    def _rendered(self) -> tuple[np.ndarray, list[targets.Pair], list[Letter]]:
         lines = [self._print() for _ in range(self.rng.choice((1, 1, 1, 1, 2, 3)))]
         picture, texts = data.render(lines, self.photos[self.rng.choice(self.grounds)], self.rng)
-        return picture, self.teacher.pairs(targets.View(text=texts), self.rng.choice((1, 2)), self.rng)
+        pairs = self.teacher.pairs(targets.View(text=texts), self.rng.choice((1, 2)), self.rng)
+        return picture, pairs, [letter for text in texts for letter in text["letters"]]
 
     def _print(self) -> str:
-        """A printed word of the packs, often in other case, or a made-up word, number, price or date. At first mostly
-        a few random letters: nothing but their shapes tells them."""
-        if self.rng.random() < 0.8 - self.progress:
-            return "".join(self.rng.choices(LETTERS, k=self.rng.choice((1, 2, 2, 3, 3, 4, 5))))
-        if self.rng.random() < 0.3:
-            return vocabulary.printed((), self.rng)[:16].strip()
+        """A word of the packs' prints or captions, often in other case, or a made-up word, number, price, date or
+        line. Sometimes, at first mostly, a few random letters: nothing but their shapes tells them."""
+        if self.rng.random() < max(0.1, RANDOM - self.progress):
+            return "".join(self.rng.choices(LETTERS, k=self.rng.choice((1, 2, 2, 3, 3, 4, 5, 6))))
+        if self.rng.random() < 0.4:
+            return vocabulary.printed((), self.rng)[:24].strip()
         word = self.rng.choice(self.words)
         return self.rng.choice((word, word, word.upper(), word.title(), word.lower()))
 

@@ -7,10 +7,10 @@ those two. A training photo that also occurs in the evaluation packs, by id or b
 
 from __future__ import annotations
 
-import functools
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import math
 import random
@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
+
+from florence2.data.scenes import fonts
 
 SIDE = 224
+FONTS = fonts.find()
 Record = dict[str, Any]
 
 
@@ -76,7 +79,8 @@ def load(run: Path) -> tuple[list[Record], np.ndarray]:
 
 
 def render(words: list[str], background: np.ndarray, rng: random.Random) -> tuple[np.ndarray, list[Record]]:
-    """Lines of text on a plain colour or a dimmed photo: (224, 224, 3) and [{text, quad}] in 0..1.
+    """Lines of text on a plain colour or a dimmed photo: (224, 224, 3) and [{text, quad, letters}] in 0..1, where
+    ``letters`` are the centres (letter, x, y).
 
     One word alone is stretched over most of the picture, as a squashed photo of a word is. Ink and ground differ in
     light, the whole is turned and slanted a little, and often as coarse, blurred or noisy as small photos are.
@@ -87,9 +91,9 @@ def render(words: list[str], background: np.ndarray, rng: random.Random) -> tupl
     photo = Image.fromarray(np.ascontiguousarray(background))
     picture = Image.blend(photo, Image.new("RGB", photo.size, ground), rng.choice((0.7, 0.85, 1.0)))
     letters = Image.new("L", picture.size)
-    boxes = []
+    boxes, middles = [], []
     for i, word in enumerate(words):
-        font = ImageFont.truetype(str(rng.choice(fonts())), 64)
+        font = fonts.load(fonts.choose(FONTS, word, rng) or fonts.PILLOWS, 64)
         left, top, right, bottom = font.getbbox(word)
         upright = Image.new("L", (right - left, bottom - top))
         ImageDraw.Draw(upright).text((-left, -top), word, 255, font)
@@ -100,6 +104,8 @@ def render(words: list[str], background: np.ndarray, rng: random.Random) -> tupl
         x, y = rng.uniform(0, SIDE - width), row * i + rng.uniform(0, row - height)
         letters.paste(upright.resize((round(width), round(height)), Image.Resampling.BILINEAR), (round(x), round(y)))
         boxes.append((x, y, x + width, y + height))
+        ends = [font.getlength(word[:n]) - left for n in range(len(word) + 1)]
+        middles.append([x + width * (a + b) / 2 / upright.width for a, b in itertools.pairwise(ends)])
     turn, slant, middle = math.radians(rng.gauss(0, 3)), rng.gauss(0, 0.12), SIDE / 2
     there = np.array([[math.cos(turn), -math.sin(turn) - slant], [math.sin(turn), math.cos(turn)]])
     back = np.linalg.inv(there)
@@ -108,10 +114,15 @@ def render(words: list[str], background: np.ndarray, rng: random.Random) -> tupl
     letters = letters.transform(letters.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
     picture.paste(Image.new("RGB", picture.size, ink), mask=letters)
     texts = []
-    for word, (x0, y0, x1, y1) in zip(words, boxes, strict=True):
-        corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]) - middle
-        quad = (corners @ there.T + middle) / SIDE
-        texts.append({"text": word, "quad": [float(v) for v in quad.clip(0, 1).ravel()]})
+
+    def moved(points: list[tuple[float, float]]) -> np.ndarray:
+        return ((np.array(points) - middle) @ there.T + middle) / SIDE
+
+    for word, (x0, y0, x1, y1), xs in zip(words, boxes, middles, strict=True):
+        quad = moved([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+        centres = moved([(x, (y0 + y1) / 2) for x in xs]).tolist()
+        letters = [(letter, x, y) for letter, (x, y) in zip(word, centres, strict=True)]
+        texts.append({"text": word, "quad": [float(v) for v in quad.clip(0, 1).ravel()], "letters": letters})
     return worsen(picture, rng), texts
 
 
@@ -139,11 +150,3 @@ def jitter(photo: np.ndarray, rng: random.Random) -> np.ndarray:
     wide = Image.fromarray(np.pad(photo, ((rim, rim), (rim, rim), (0, 0)), mode="edge"))
     coefficients = (*back[0], shift[0] + rim, *back[1], shift[1] + rim)
     return worsen(wide.transform((SIDE, SIDE), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR), rng)
-
-
-@functools.cache
-def fonts() -> list[Path]:
-    found = sorted(Path("/usr/share/fonts").rglob("*.ttf"))
-    if not found:
-        raise SystemExit("no TrueType font under /usr/share/fonts; install one, such as the package fonts-dejavu-core")
-    return found

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 import train
 from course import CROPS, Course, Drawn
 from distill import CHANNELS, MEAN, STD, Objective, Steps, Student, geometry, photometric, schedule
-from places import Places
+from lessons import Lessons
 from torch import Tensor
 
 from florence2.language.tokenizer import Tokenizer
@@ -147,8 +147,7 @@ def learn_all(eyes: Eyes, teacher: torch.nn.Module, encoder: dict[str, Tensor] |
     """Phase 2 and 3 in one: all tasks on pixels, the encoder held to the teacher's maps."""
     course = Course(a.run, 1)
     model = train.new_model(course)
-    if a.places:
-        model.places = Places(train.NANO.vision.dims[-1])
+    model.lessons = Lessons(train.NANO.vision.dims[-1], a.places, a.letters)
     if a.start:
         model.load_state_dict(model.state_dict() | train.load_weights(a.start))
     if encoder:
@@ -173,14 +172,13 @@ def learn_all(eyes: Eyes, teacher: torch.nn.Module, encoder: dict[str, Tensor] |
         _, truth = objective.standardise(look(eyes, teacher, pixels))
         with eyes.autocast():
             seen = vision(eyes.normalise(photometric(pixels)))
-            tokens = model.projector(seen[:, None])
-            soft, exact, _ = batch.to(eyes.device).losses(model, tokens, course.first_location)
-        photos = torch.tensor([j >= 0 for j in drawn.crops], device=eyes.device)
-        kept = F.mse_loss(seen[photos][..., :CHANNELS].float(), truth[photos]) if photos.any() else soft.new_zeros(())
-        placed = model.places.loss(seen, drawn.places) if a.places else soft.new_zeros(())
-        (soft.mean() + 0.5 * kept + a.places * placed).backward()
-        losses = {"loss": soft, "nll": exact, "map32": kept, "places32": placed}
-        loop.update({name: value.mean().item() for name, value in losses.items()})
+            photos = torch.tensor([j >= 0 for j in drawn.crops], device=eyes.device)
+            kept = (
+                F.mse_loss(seen[photos][..., :CHANNELS].float(), truth[photos]) if photos.any() else seen.new_zeros(())
+            )
+            loss, losses = train.joint_loss(model, seen, kept, drawn, batch.to(eyes.device), course.first_location)
+        loss.backward()
+        loop.update({name: value.item() for name, value in losses.items()})
         if loop.due():
             loop.note(measured(eyes, model, examples, course))
     loop.note(measured(eyes, model, examples, course))
@@ -214,7 +212,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=192)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--encoder-rate", type=float, default=0.3)
-    parser.add_argument("--places", type=float, default=0.0, help="weight of the lesson of places.py")
+    Lessons.options(parser)
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--every", type=float, default=30, help="seconds between two lines of the log")

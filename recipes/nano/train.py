@@ -25,7 +25,7 @@ import numpy as np
 import targets
 import torch
 import torch.nn.functional as F
-from course import CROPS, Course
+from course import CROPS, Course, Drawn
 from distill import (
     CHANNELS,
     MEAN,
@@ -39,7 +39,7 @@ from distill import (
     stored,
     to_tensor,
 )
-from places import Places
+from lessons import Lessons
 from torch import Tensor
 
 from florence2 import checkpoints
@@ -191,13 +191,12 @@ def train_joint(
     encoder: Path | None,
     lr: float,
     encoder_rate: float,
-    place_weight: float = 0.0,
+    lessons: Lessons,
 ) -> None:
     """Everything on pixels. The encoder is held to the teacher's maps, where there are any, and learns slowly: answers
-    alone wear it down. With a ``place_weight`` a head on its map, thrown away later, learns what stands where."""
+    alone wear it down."""
     model = new_model(course)
-    if place_weight:
-        model.places = Places(NANO.vision.dims[-1])
+    model.lessons = lessons
     if start:
         model.load_state_dict(model.state_dict() | load_weights(start))
     if encoder:
@@ -221,17 +220,25 @@ def train_joint(
         kept = torch.zeros(())
         if held:
             kept = F.mse_loss(seen[held, ..., :CHANNELS].float(), maps([drawn.crops[i] for i in held]))
-        tokens = model.projector(seen[:, None])
-        soft, exact, _ = Batch(drawn.pairs).losses(model, tokens, course.first_location)
-        placed = model.places.loss(seen, drawn.places) if place_weight else torch.zeros(())
-        (soft.mean() + 0.5 * kept + place_weight * placed).backward()
-        losses = {"loss": soft, "nll": exact, "map32": kept, "places32": placed}
-        loop.update({name: value.mean().item() for name, value in losses.items()})
+        loss, losses = joint_loss(model, seen, kept, drawn, Batch(drawn.pairs), course.first_location)
+        loss.backward()
+        loop.update({name: value.item() for name, value in losses.items()})
         if loop.due():
             with torch.inference_mode():
                 held = to_tensor([course.photos[i] for i, _ in examples])
                 tokens = torch.cat([model.projector(see(part)[:, None]) for part in held.split(50)])
             loop.note(measure(model, tokens, examples, course))
+
+
+def joint_loss(
+    model: Florence2Model, seen: Tensor, kept: Tensor, drawn: Drawn, batch: Batch, first_location: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the answers, the teacher's maps (``kept``) and the lessons say about the maps ``seen``, (B, 7, 7, C): the
+    sum to be lowered, and its parts."""
+    soft, exact, _ = batch.losses(model, model.projector(seen[:, None]), first_location)
+    learned, each = model.lessons.loss(seen, drawn)
+    parts = {"loss": soft.mean(), "nll": exact.mean(), "map32": kept, **each}
+    return parts["loss"] + 0.5 * kept + learned, parts
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -252,7 +259,8 @@ def load_encoder(model: Florence2Model, path: Path) -> None:
 def store(course_run: Path, weights: Path, encoder: Path | None, folder: Path) -> None:
     """Write a training state as a checkpoint that anybody can load: half precision, the averaged weights."""
     model = Florence2Model(NANO)
-    model.load_state_dict({k: v for k, v in load_weights(weights).items() if not k.startswith("places.")})
+    trained = load_weights(weights)
+    model.load_state_dict({k: trained[k] for k in model.state_dict()})  # without the lessons' heads
     if encoder:
         load_encoder(model, encoder)
     tokenizer = Tokenizer.load(course_run / "tokenizer")
@@ -354,7 +362,7 @@ def main() -> None:
             )
             one.add_argument("--encoder", type=Path, help="weights of the distillation")
             one.add_argument("--encoder-rate", type=float, default=0.3, help="of the encoder, in parts of --lr")
-            one.add_argument("--places", type=float, default=0.0, help="weight of the lesson of places.py")
+            Lessons.options(one)
     one = phases.add_parser("store")
     one.add_argument("run", type=Path)
     one.add_argument("weights", type=Path)
@@ -390,7 +398,8 @@ def phase(a: argparse.Namespace) -> None:
     if a.phase == "text":
         train_text(course, loop_of, maps, a.start, a.lr)
     else:
-        train_joint(course, loop_of, maps, a.start, a.encoder, a.lr, a.encoder_rate, a.places)
+        taught = Lessons(NANO.vision.dims[-1], a.places, a.letters)
+        train_joint(course, loop_of, maps, a.start, a.encoder, a.lr, a.encoder_rate, taught)
 
 
 if __name__ == "__main__":

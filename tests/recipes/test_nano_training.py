@@ -27,7 +27,8 @@ RECIPES, NANO = ROOT / "recipes" / "nano", ROOT / "src" / "florence2" / "assets"
 sys.path.insert(0, str(RECIPES))
 
 pytestmark = pytest.mark.slow
-SHORT = ("--minutes", 0.1, "--batch", 2, "--processes", 2, "--places", 0.2)
+LESSONS = ("--places", 0.2, "--letters", 0.5)
+SHORT = ("--minutes", 0.1, "--batch", 2, "--processes", 2, *LESSONS)
 
 
 def webp(picture: Image.Image) -> bytes:
@@ -149,7 +150,7 @@ def test_the_half_hour_on_a_gpu_in_seconds_on_a_cpu(packs: Path, tmp_path: Path,
     monkeypatch.setattr(gpu, "PIECE", 2**20)
     run = tmp_path / "run"
     arguments = [packs, "teacher.safetensors", run, "--tokenizer", NANO, "--distill", 0.03, "--joint", 0.05]
-    arguments += ["--batch", 2, "--workers", 0, "--examples", 1, "--every", 1, "--no-compile", "--places", 0.2]
+    arguments += ["--batch", 2, "--workers", 0, "--examples", 1, "--every", 1, "--no-compile", *LESSONS]
     monkeypatch.setattr(sys, "argv", ["gpu.py", *map(str, arguments)])
     gpu.main()
     log = [json.loads(line) for line in (run / "joint.jsonl").read_text().splitlines()]
