@@ -19,7 +19,7 @@ demo: $(READY)  ## every task on real photos with the embedded model; pictures i
 # Processes that test side by side, one file of tests at a time.
 PROCESSES ?= 2
 
-test: $(READY)  ## everything, about twenty minutes on 2 cores
+test: $(READY)  ## everything, a quarter of an hour on 2 cores
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
 test-fast: $(READY)  ## leaves out what takes more than about three seconds
