@@ -24,9 +24,9 @@ from florence2.language.tokenizer import Tokenizer
 SHARE = {"flickr8k": 1.0, "coco": 0.8, "voc2012": 1.0, "ccp": 0.7, "camvid": 0.7, "icdar2015": 0.7, "sroie": 0.2}
 SHARE |= {"funsd": 0.1, "iiit5k": 0.3, "icdar2015_words": 0.3}
 """How often a photo of each source is drawn."""
-RENDERED, WORDS, SCENES = 0.45, 0.15, 0.08
+RENDERED, WORDS, SCENES = 0.42, 0.15, 0.10
 """Parts of the joint phase that are drawn text, photos of one word, and composed scenes of cut-out objects."""
-RANDOM = 0.5
+RANDOM = 0.3
 """Part of the print that is random letters when a run begins; it falls to a tenth."""
 LETTERS = string.ascii_letters + 2 * string.digits
 CROPS = 1_000_000
@@ -145,7 +145,7 @@ class Course:
         line. Sometimes, at first mostly, a few random letters: nothing but their shapes tells them."""
         if self.rng.random() < max(0.1, RANDOM - self.progress):
             return "".join(self.rng.choices(LETTERS, k=self.rng.choice((1, 2, 2, 3, 3, 4, 5, 6))))
-        if self.rng.random() < 0.4:
+        if self.rng.random() < 0.5:
             return vocabulary.printed((), self.rng)[:24].strip()
         word = self.rng.choice(self.words)
         return self.rng.choice((word, word, word.upper(), word.title(), word.lower()))

@@ -26,6 +26,8 @@ from florence2.data.scenes import fonts
 
 SIDE = 224
 FONTS = fonts.find()
+FILLED = 0.65
+"""How often a line alone fills the picture, as it does in a cut that is squashed to a square."""
 Record = dict[str, Any]
 
 
@@ -82,8 +84,9 @@ def render(words: list[str], background: np.ndarray, rng: random.Random) -> tupl
     """Lines of text on a plain colour or a dimmed photo: (224, 224, 3) and [{text, quad, letters}] in 0..1, where
     ``letters`` are the centres (letter, x, y).
 
-    One word alone is stretched over most of the picture, as a squashed photo of a word is. Ink and ground differ in
-    light, the whole is turned and slanted a little, and often as coarse, blurred or noisy as small photos are.
+    One line alone mostly fills the picture, long or short, as the squashed photo of a line does. Ink and ground differ
+    in light, the whole is turned and slanted a little within the picture, and often as coarse, blurred or noisy as
+    small photos are.
     """
     shade = rng.randrange(256)
     ink_shade = rng.choice([v for v in range(256) if abs(v - shade) > 80])
@@ -98,9 +101,12 @@ def render(words: list[str], background: np.ndarray, rng: random.Random) -> tupl
         upright = Image.new("L", (right - left, bottom - top))
         ImageDraw.Draw(upright).text((-left, -top), word, 255, font)
         row = SIDE / len(words)
-        width = rng.uniform(0.55, 0.96) * SIDE * min(1.0, 0.25 + 0.15 * len(word))
-        stretch = rng.uniform(1, 3) if len(words) == 1 else rng.uniform(0.9, 1.5)
-        height = max(12.0, min(width * upright.height / upright.width * stretch, 0.85 * row))
+        if len(words) == 1 and rng.random() < FILLED:
+            width, height = rng.uniform(0.75, 0.98) * SIDE, rng.uniform(0.55, 0.92) * SIDE
+        else:
+            width = rng.uniform(0.55, 0.96) * SIDE * min(1.0, 0.25 + 0.15 * len(word))
+            stretch = rng.uniform(1, 3) if len(words) == 1 else rng.uniform(0.9, 1.5)
+            height = max(12.0, min(width * upright.height / upright.width * stretch, 0.85 * row))
         x, y = rng.uniform(0, SIDE - width), row * i + rng.uniform(0, row - height)
         letters.paste(upright.resize((round(width), round(height)), Image.Resampling.BILINEAR), (round(x), round(y)))
         boxes.append((x, y, x + width, y + height))
@@ -108,15 +114,20 @@ def render(words: list[str], background: np.ndarray, rng: random.Random) -> tupl
         middles.append([x + width * (a + b) / 2 / upright.width for a, b in itertools.pairwise(ends)])
     turn, slant, middle = math.radians(rng.gauss(0, 3)), rng.gauss(0, 0.12), SIDE / 2
     there = np.array([[math.cos(turn), -math.sin(turn) - slant], [math.sin(turn), math.cos(turn)]])
+    corners = np.array([(x, y) for x0, y0, x1, y1 in boxes for x in (x0, x1) for y in (y0, y1)]) - middle
+    turned = corners @ there.T
+    shrunk = np.minimum(1, 0.98 * SIDE / np.ptp(turned, axis=0))  # nothing that is turned loses a letter at the border
+    there, turned = there * shrunk[:, None], turned * shrunk
+    centre = np.clip(middle, 0.01 * SIDE - turned.min(0), 0.99 * SIDE - turned.max(0))
     back = np.linalg.inv(there)
-    shift = middle - back @ (middle, middle)
+    shift = middle - back @ centre
     coefficients = (*back[0], shift[0], *back[1], shift[1])
     letters = letters.transform(letters.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
     picture.paste(Image.new("RGB", picture.size, ink), mask=letters)
     texts = []
 
     def moved(points: list[tuple[float, float]]) -> np.ndarray:
-        return ((np.array(points) - middle) @ there.T + middle) / SIDE
+        return ((np.array(points) - middle) @ there.T + centre) / SIDE
 
     for word, (x0, y0, x1, y1), xs in zip(words, boxes, middles, strict=True):
         quad = moved([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])

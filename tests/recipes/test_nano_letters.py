@@ -64,8 +64,21 @@ def test_letters_stand_where_they_were_printed() -> None:
     assert np.mean(beside) < 0.5
 
 
+def test_a_long_line_fills_the_picture_and_none_of_it_is_cut_off() -> None:
+    """Turned and slanted as much as it may be, a line keeps what its narrow ends say."""
+    rng, heights = random.Random(2), []
+    for _ in range(40):
+        black = np.zeros((data.SIDE, data.SIDE, 3), np.uint8)
+        _, texts = data.render(["IMPRESSIONISM I"], black, rng)
+        quad, letters = np.array(texts[0]["quad"]).reshape(4, 2), texts[0]["letters"]
+        assert 0.0099 < quad.min() and quad.max() < 0.9901
+        assert all(quad.min(0)[0] < x < quad.max(0)[0] for _, x, _ in letters)
+        heights.append(np.ptp(quad[:, 1]))
+    assert 0.4 < np.mean(np.array(heights) > 0.5) < 0.9  # stretched to the picture, or as the font has it
+
+
 def ink(shown: np.ndarray, ground: float, x: float, y: float) -> bool:
     """Whether something as dark or light as print is within five pixels."""
     column, row = round(x * data.SIDE), round(y * data.SIDE)
-    around = shown[max(0, row - 5) : row + 6, max(0, column - 5) : column + 6]
+    around = shown[max(0, row - 5) : max(0, row + 6), max(0, column - 5) : max(0, column + 6)]
     return bool(around.size and np.abs(around - ground).max() > 40)
