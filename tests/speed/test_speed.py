@@ -16,6 +16,7 @@ from florence2.config import BASE, NANO
 from florence2.model import Florence2Model
 from florence2.speed import cold, limits, stages, tables
 from florence2.speed.limits import Limits
+from florence2.speed.random_weights import vocabulary
 from florence2.speed.timing import Measured, Stage, take_turns
 
 CPU = torch.device("cpu")
@@ -122,6 +123,17 @@ def test_a_fresh_process_answers(tmp_path: Path, model: Florence2) -> None:
     assert found.peak > 50 * 2**20
     with pytest.raises(Exception, match="the fresh process of ours failed"):
         cold.start("ours", tmp_path / "nothing", "cpu", "float32")
+
+
+def test_a_vocabulary_of_a_true_size_is_built_as_the_published_one_is() -> None:
+    """Twin: a smaller one has the first of its words under the same ids, and its marks elsewhere."""
+    true, small = vocabulary(51289), vocabulary(9000)
+    assert (true.vocab_size, true.first_location_id, true.eos_id) == (51289, 50269, 2)
+    assert (small.vocab_size, small.first_location_id) == (9000, 7980)
+    text = "what does the image describe?"
+    assert true.decode(true.encode(text)) == small.decode(small.encode(text)) == text
+    assert true.encode(text) == small.encode(text)
+    assert true.encode("zzz") != small.encode("zzz")
 
 
 def test_the_command(tmp_path: Path) -> None:

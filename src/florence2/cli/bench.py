@@ -15,14 +15,14 @@ import typer
 from florence2.cli import common
 from florence2.errors import ConfigError
 
+COLD_ROUNDS = 5
+
 if TYPE_CHECKING:
     from florence2.pipeline import Florence2
     from florence2.speed.limits import Limits
     from florence2.speed.stages import Work
     from florence2.speed.tables import Row
     from florence2.speed.timing import Stage
-
-PRESETS = ("nano", "base", "large")
 
 
 def bench(
@@ -80,6 +80,7 @@ def bench(
     import torch
 
     from florence2.pipeline import Florence2
+    from florence2.speed import random_weights
     from florence2.speed.stages import Work
 
     if rounds < 1:
@@ -88,7 +89,7 @@ def bench(
         torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        source = _random(random, folder / "random") if random else common.source(model)
+        source = random_weights.write(random, folder / "random") if random else common.source(model)
         sides = Sides(
             Florence2.from_pretrained(source, device=device, dtype=dtype),
             lambda: Florence2.from_pretrained(source, device=device, dtype="float32"),
@@ -202,24 +203,8 @@ def _cold(sides: Sides, peer: bool) -> list[Row]:
     if peer:
         places[tables.PEER] = (sides.folder / "native", sides.floats.format)
     device = str(sides.model.device)
-    found = {side: [cold.start(side, place, device, kind) for _ in range(3)] for side, (place, kind) in places.items()}
+    found: dict[str, list[cold.Cold]] = {side: [] for side in places}
+    for _ in range(COLD_ROUNDS):
+        for side, (place, kind) in places.items():
+            found[side].append(cold.start(side, place, device, kind))
     return tables.cold_rows(found)
-
-
-def _random(preset: str, folder: Path) -> Path:
-    """A checkpoint of the true size that has learned nothing: times do not depend on what it says."""
-    import torch
-
-    from florence2 import checkpoints, config
-    from florence2.model import Florence2Model, initialise
-
-    if preset not in PRESETS:
-        raise ConfigError(f"--random {preset}: the sizes are {', '.join(PRESETS)}")
-    torch.manual_seed(0)
-    chosen = getattr(config, preset.upper())
-    made = initialise(Florence2Model(chosen))
-    tokenizer = checkpoints.load(None, device="cpu").tokenizer
-    assert tokenizer is not None
-    if missing := chosen.text.vocab_size - tokenizer.vocab_size:  # as many words, whatever they are
-        tokenizer = tokenizer.with_words(f"\N{MIDDLE DOT}{number}" for number in range(missing))
-    return checkpoints.save(checkpoints.Checkpoint(made, tokenizer, chosen), folder, dtype="float32")
