@@ -4,8 +4,9 @@
     python benchmarks/drafts.py --dtype int8 -o benchmarks/results/drafts-int8
 
 No checkpoint is at hand that answers as the published ones do, so the weights are random and a script decides what is
-said: every step computes all that a step of BASE computes, and the words of the script are then put on top. Both ways
-must give the same tokens. Image and prompt are encoded before: the figures are of the answer alone.
+said: every step computes all that a step of BASE computes, and the words of the script are then put on top. The grammar
+of the task is at work as it is in a call, so a step that can only say a location projects to the locations only. Both
+ways must give the same tokens. Image and prompt are encoded before: the figures are of the answer alone.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import torch
 from torch import Tensor
 
 from florence2 import checkpoints
-from florence2.config import BASE, SHIPPED_POLICY
-from florence2.generation import Generated, generate
+from florence2.config import BASE
+from florence2.generation import Generated, generate, policy_for
 from florence2.generation.drafts import FromText
+from florence2.language import grammar, tasks
 from florence2.language.tokenizer import Tokenizer
 from florence2.model import Cache, Florence2Model, Memory, initialise
 from florence2.model.int8 import quantize
@@ -73,7 +75,8 @@ def main() -> None:
     assert tokenizer is not None
     model = initialise(Florence2Model(BASE)).eval()
     model = quantize(model) if a.dtype == "int8" else model.to(getattr(torch, a.dtype))
-    policy = SHIPPED_POLICY.__class__(**{**vars(SHIPPED_POLICY), "num_beams": 1, "no_repeat_ngram_size": 0})
+    task = tasks.get("<CAPTION_TO_PHRASE_GROUNDING>")
+    policy, rules = policy_for(task, BASE), grammar.compile(task.grammar, tokenizer)
     scripted = Scripted(model, script(tokenizer))
     draft = FromText(CAPTION, tokenizer.encode_plain, tokenizer.decode, lambda id: tokenizer.location_of(id) is None)
     with torch.inference_mode():
@@ -82,7 +85,7 @@ def main() -> None:
 
         def answer(guess: FromText | None) -> Generated:
             scripted.steps = 0
-            (found,) = generate(scripted, memory, policy, None, guess)  # type: ignore[arg-type]
+            (found,) = generate(scripted, memory, policy, rules, guess)  # type: ignore[arg-type]
             return found
 
         plain, many = answer(None), scripted.steps
