@@ -58,6 +58,11 @@ def parts(native: peer.Transformers, work: Work) -> list[Stage]:
     def encode(embedded: Any) -> Any:
         return language.encoder(inputs_embeds=embedded).last_hidden_state
 
+    def remember(encoded: Any) -> Any:
+        """What the decoder reads of the prompt at every step. Its first step makes it; ours is made with the states."""
+        layers = [layer.encoder_attn for layer in language.decoder.layers]
+        return [(layer.k_proj(encoded), layer.v_proj(encoded)) for layer in layers]
+
     with torch.inference_mode():
         seen = pixels()
         embeds = embed(seen)
@@ -74,7 +79,7 @@ def parts(native: peer.Transformers, work: Work) -> list[Stage]:
     return [
         Stage(stages.PREPROCESSING, lambda: processor(images=photo, return_tensors="pt")),
         Stage(stages.IMAGE, lambda: model.model.get_image_features(seen)),
-        Stage(stages.PROMPT, lambda: encode(embeds)),
+        Stage(stages.PROMPT, lambda: remember(encode(embeds))),
         Stage(stages.FIRST, lambda: write(encode(embed(pixels())), 1, 1)),
         Stage(stages.GREEDY, lambda: write(states, 1, work.tokens), work.tokens),
         Stage(stages.BEAMS, lambda: write(states, 3, work.tokens), work.tokens),
