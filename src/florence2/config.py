@@ -216,3 +216,6 @@ NANO = Florence2Config(
     generation=dataclasses.replace(SHIPPED_POLICY, max_new_tokens=256),
     name="florence2-nano",
 )
+
+PRESETS = {"nano": NANO, "base": BASE, "large": LARGE}
+"""By the names that recipes and commands use."""

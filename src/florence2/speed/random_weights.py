@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 
-from florence2 import checkpoints, config
+from florence2 import checkpoints
+from florence2.config import PRESETS
 from florence2.errors import ConfigError
 from florence2.language.tokenizer import BASE_TOKENS, FLORENCE_TOKENS, Tokenizer
 from florence2.model import Florence2Model, initialise
 
-PRESETS = ("nano", "base", "large")
 SPACE = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}"
 """How byte-level BPE writes the space before a word."""
 
@@ -31,7 +31,7 @@ def write(preset: str, folder: Path) -> Path:
     if preset not in PRESETS:
         raise ConfigError(f"--random {preset}: the sizes are {', '.join(PRESETS)}")
     torch.manual_seed(0)
-    chosen = getattr(config, preset.upper())
+    chosen = PRESETS[preset]
     made = initialise(Florence2Model(chosen))
     checkpoint = checkpoints.Checkpoint(made, vocabulary(chosen.text.vocab_size), chosen)
     return checkpoints.save(checkpoint, folder, dtype="float32")

@@ -12,7 +12,7 @@ from florence2 import checkpoints
 from florence2.checkpoints import Checkpoint, configs
 from florence2.checkpoints.adapters import add_adapter
 from florence2.checkpoints.vocabulary import extend_vocabulary
-from florence2.config import BASE, LARGE, NANO, Florence2Config
+from florence2.config import PRESETS, Florence2Config
 from florence2.data import formats
 from florence2.data.records import Record
 from florence2.data.scenes import Scenes
@@ -25,7 +25,6 @@ from florence2.training.parts import freeze
 from florence2.training.recipe import DataChoice, ModelChoice, Recipe
 from florence2.training.sources import expand
 
-PRESETS = {"nano": NANO, "base": BASE, "large": LARGE}
 READ_FOR_TOKENIZER = 50_000
 """Records per source."""
 Doing = Callable[[str, int], None]
