@@ -55,10 +55,10 @@ def step(
     for i, layer in enumerate(decoder.layers):
         assert isinstance(layer, DecoderLayer)
         rows = x.view(B * k, 1, -1)
-        new_keys, new_values = layer.self_attention.keys_values(rows)  # (B*k, heads, 1, head_dim)
+        q, new_keys, new_values = layer.self_attention.project(rows)  # (B*k, heads, 1, head_dim)
         keys[i].index_copy_(2, position, new_keys)
         values[i].index_copy_(2, position, new_values)
-        x = layer.self_norm(x + layer.self_attention(rows, keys[i], values[i], own_bias).view_as(x))
+        x = layer.self_norm(x + layer.self_attention.read(q, keys[i], values[i], own_bias).view_as(x))
         x = layer.cross_norm(x + layer.cross_attention(x, memory_keys[i], memory_values[i], memory_bias))
         x = layer.ffn_norm(x + layer.ffn(x))
     return cast(Tensor, x)

@@ -7,9 +7,10 @@ does not hold is halved.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypedDict, TypeVar, cast
@@ -28,7 +29,7 @@ from florence2.generation import Generated, generate, policy_for
 from florence2.generation.drafts import Draft, FromAnswer, FromText
 from florence2.inputs import Prompt, Request
 from florence2.language import answers, grammar
-from florence2.model import Florence2Model
+from florence2.model import Florence2Model, packing
 from florence2.model.runtime import Runtime
 from florence2.onnx import OnnxCheckpoint
 from florence2.results import Answer, Detections, Raw
@@ -117,7 +118,22 @@ class Engine:
 
     @property
     def model(self) -> Florence2Model:
-        """The module that holds the weights; Florence2Error where the model runs as ONNX."""
+        """The module that holds the weights, plain ones from now on; Florence2Error where the model runs as ONNX."""
+        return packing.unpack(self.module)
+
+    @contextlib.contextmanager
+    def plain(self) -> Iterator[Florence2Model]:
+        """The module with plain weights, for the moment: packed again behind it, if they were."""
+        was_packed = packing.is_packed(self.module)
+        try:
+            yield self.model
+        finally:
+            if was_packed:
+                packing.pack(self.module)
+
+    @property
+    def module(self) -> Florence2Model:
+        """The module as it is: its weights may be packed, so it can be asked what it is made of and not be changed."""
         if isinstance(self.runtime, Florence2Model):
             return self.runtime
         if isinstance(self.runtime, CompiledModel):
@@ -131,7 +147,7 @@ class Engine:
     def adapter(self) -> str | None:
         """The adapter in use, where there is one."""
         here = isinstance(self.runtime, (Florence2Model, CompiledModel))
-        return adapters.active_adapter(self.model) if here else None
+        return adapters.active_adapter(self.module) if here else None
 
     def compile(self, backend: str = "inductor") -> None:
         """Compute with a compiled image encoder and decoder step from now on; they are compiled when first called."""
@@ -192,7 +208,7 @@ class Engine:
 
     def _seeing_adapter(self) -> str | None:
         """The adapter in use, where it changes how photos are encoded."""
-        return self.adapter if self.adapter and adapters.changes_image_tokens(self.model) else None
+        return self.adapter if self.adapter and adapters.changes_image_tokens(self.module) else None
 
     @torch.inference_mode()
     def respond(self, asked: Sequence[tuple[Scene, Request, list[Prompt]]], options: Options) -> list[Any]:

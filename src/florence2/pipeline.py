@@ -89,7 +89,8 @@ class Florence2:
         if runtime == "onnx":
             checkpoint = onnx.load(source, dtype, device, revision, offline)
         elif runtime == "torch":
-            checkpoint = checkpoints.load(source, revision, dtype=dtype, device=device, offline=offline)
+            packed = adapter is None  # one would have them unpacked again
+            checkpoint = checkpoints.load(source, revision, dtype=dtype, device=device, offline=offline, packed=packed)
         else:
             raise ConfigError(f"runtime {runtime!r} is unknown; expected torch or onnx")
         model = cls(checkpoint if calibrated else dataclasses.replace(checkpoint, calibration=None))
@@ -333,7 +334,7 @@ class Florence2:
     @property
     def adapters(self) -> tuple[str, ...]:
         """Names of the adapters that the model carries."""
-        return () if self.layout == "onnx" else adapters.adapter_names(self.model)
+        return () if self.layout == "onnx" else adapters.adapter_names(self.engine.module)
 
     @property
     def adapter(self) -> str | None:
@@ -350,7 +351,11 @@ class Florence2:
 
     @property
     def model(self) -> Florence2Model:
-        """The module that holds the weights, e.g. for training or export."""
+        """The module that holds the weights, e.g. for training or export.
+
+        On some processors a model that only answers has its weights in another order (``florence2.model.packing``).
+        Whoever asks for the module gets plain ones, and answers take longer from then on.
+        """
         return self.engine.model
 
     @property
@@ -365,7 +370,7 @@ class Florence2:
     def format(self) -> str:
         """The number format of the weights by name; "int8" where they are rounded, while ``dtype`` is float32."""
         runtime = self.engine.runtime
-        return runtime.format if isinstance(runtime, onnx.OnnxModel) else int8.format_of(self.model)
+        return runtime.format if isinstance(runtime, onnx.OnnxModel) else int8.format_of(self.engine.module)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -426,6 +431,6 @@ class Florence2:
             return f"Florence2({self.name!r}, closed)"
         if self.layout == "onnx":
             return f"Florence2({self.name!r}, ONNX, {self.format})"
-        millions = int8.count(self.model) / 1e6
+        millions = int8.count(self.engine.module) / 1e6
         adapter = f", adapter {self.adapter!r}" if self.adapter else ""
         return f"Florence2({self.name!r}, {millions:.0f} M parameters, {self.device}, {self.format}{adapter})"

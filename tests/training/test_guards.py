@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from florence2 import Florence2, checkpoints
 from florence2.errors import DataError, Florence2Error
+from florence2.model import packing
 from florence2.training import Recipe, Watcher, train
 from florence2.training.trainer import Trainer
 from florence2.training.world import join
@@ -93,6 +94,7 @@ def test_an_adapter_is_trained_and_nothing_else(prepared: Path) -> None:
     assert with_it.caption(photo).task == "<CAPTION>"
     with_it.use_adapter(None)
     plain = Florence2.from_pretrained(prepared / "model", device="cpu")
+    assert not packing.is_packed(plain.model)  # else the last digit of a score may differ
     assert with_it.caption(photo, num_beams=1) == plain.caption(photo, num_beams=1)
 
 

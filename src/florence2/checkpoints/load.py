@@ -41,8 +41,9 @@ from florence2.checkpoints.weights import find, give_back, read_weights
 from florence2.config import Florence2Config
 from florence2.errors import CheckpointError, ConfigError
 from florence2.language.tokenizer import Tokenizer
-from florence2.model import Florence2Model
+from florence2.model import Florence2Model, packing
 from florence2.model.int8 import format_of, quantize
+from florence2.model.linear import packs_weights
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ def load(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
     offline: bool | None = None,
+    packed: bool = False,
 ) -> Checkpoint:
     """Load a checkpoint of any of the three layouts; the model is in evaluation mode.
 
@@ -88,6 +90,7 @@ def load(
     id with ``revision`` (branch, tag or commit). ``dtype`` "auto" is what is fast and safe on the device
     (``formats``), and the log says what it was; "int8" rounds large matrices, on a CPU. ``device`` "auto" takes a
     CUDA GPU where there is one. ``offline=True`` uses the hub's cache only; None leaves that to ``HF_HUB_OFFLINE``.
+    ``packed``: the model shall only answer, and its weights may lie as this processor multiplies them (``packing``).
 
     Raises CheckpointError for what is wrong with the files, TokenizerError for the tokenizer, ConfigError for an
     impossible ``dtype`` or ``device``.
@@ -105,7 +108,8 @@ def load(
         model = build(config)
         state = _fit(tensors, found, model, rows)
         format = choose(dtype, where, tensors)
-        _place(model, state, format.dtype, where, release=".safetensors" in file.name)
+        packed = packed and not format.int8 and packs_weights(where, format.dtype)
+        _place(model, state, format.dtype, where, release=".safetensors" in file.name, packed=packed)
         if format.int8:
             quantize(model)
         calibration = Calibration.load(place.folder)
@@ -183,21 +187,39 @@ def _fit(tensors: dict[str, Tensor], found: Recognised, model: Florence2Model, r
 
 
 def _place(
-    model: Florence2Model, state: dict[str, Tensor], dtype: torch.dtype, device: torch.device, release: bool
+    model: Florence2Model,
+    state: dict[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+    release: bool,
+    packed: bool,
 ) -> None:
     """``release``: the tensors are views of a file, whose memory is given back as soon as each is copied."""
-    placed = {}
     for name, tensor in state.items():
         if not tensor.is_floating_point():
             raise CheckpointError(
                 f"{name} holds {_plain(tensor.dtype)}; quantised files are not read, take the float16 or float32 "
                 "weights"
             )
-        placed[name] = tensor.to(device=device, dtype=dtype, copy=True).contiguous()
-        check_finite(name, placed[name])
+
+    def read(name: str, copy: bool = False) -> Tensor:
+        made = state[name].to(device=device, dtype=dtype, copy=copy).contiguous()
+        check_finite(name, made)
+        return made
+
+    def done(name: str) -> None:
         if release:
-            give_back(tensor)
+            give_back(state[name])
+
+    later = packing.packable(model) if packed else set()
+    placed = {name: own for name, own in model.state_dict().items() if name in later}
+    for name in state:  # what is not packed comes first, the large embedding among it, while there is room
+        if name not in later:
+            placed[name] = read(name, copy=True)
+            done(name)
     model.load_state_dict(placed, strict=True, assign=True)
+    if packed:
+        packing.pack(model, lambda name, own: read(name) if name in later else own, done)
 
 
 def _check_copies(copies: dict[str, Tensor]) -> None:

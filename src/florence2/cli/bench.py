@@ -128,8 +128,9 @@ class Sides:
         from florence2 import checkpoints
 
         engine = self.floats.engine
-        kept = checkpoints.Checkpoint(engine.model, engine.tokenizer, engine.config)
-        return checkpoints.save(kept, self.folder / "ours", dtype=self.floats.format, overwrite=True)
+        with engine.plain() as module:
+            kept = checkpoints.Checkpoint(module, engine.tokenizer, engine.config)
+            return checkpoints.save(kept, self.folder / "ours", dtype=self.floats.format, overwrite=True)
 
 
 def _measure(

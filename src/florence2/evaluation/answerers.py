@@ -62,13 +62,15 @@ class Ours:
         from florence2 import __version__
 
         model = self.model
+        with model.engine.plain() as module:
+            weights = fingerprint(module.state_dict())
         calibration = None if self.options.get("reference") else model.calibration
         return {
             "answerer": "florence2",
             "version": __version__,
             "model": model.name,
             "source": model.source,
-            "weights": fingerprint(model.model.state_dict()),
+            "weights": weights,
             "config": _hash(model.config.to_dict()),
             "dtype": model.format,
             "adapter": model.adapter,

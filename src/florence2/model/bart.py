@@ -24,7 +24,7 @@ from florence2.errors import ConfigError
 from florence2.model.attention import attend
 from florence2.model.dropout import dropout
 from florence2.model.int8 import VocabularyHead
-from florence2.model.linear import Linear, linear, linear_gelu
+from florence2.model.linear import Linear, linear, linear_gelu, packed_linear
 
 FIRST_POSITION = 2
 """Row of the position tables that belongs to position 0; rows 0 and 1 are never used."""
@@ -103,6 +103,8 @@ class Bart(nn.Module):
     logits_bias: Tensor
     head: nn.Module | None
     """The vocabulary projection where it is not the shared embedding itself: in an adapter, or with int8 weights."""
+    packed_head: Tensor | None = None
+    """The shared embedding as the vocabulary projection reads it, where the model is packed for answering."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -131,6 +133,8 @@ class Bart(nn.Module):
         if self.head is not None and not getattr(self.head, "disable_adapters", False):
             logits: Tensor = self.head(hidden) + self.logits_bias
             return logits if rows is None else logits[..., rows]
+        if rows is None and self.packed_head is not None:
+            return packed_linear(hidden, self.packed_head, self.logits_bias)
         if rows is None:
             return linear(hidden, self.shared.weight, self.logits_bias)
         return linear(hidden, self.shared.weight[rows], self.logits_bias[rows])
@@ -166,8 +170,8 @@ class EncoderLayer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.d_model)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        k, v = self.self_attention.keys_values(x)
-        x = self.self_norm(x + _dropout(self, self.self_attention(x, k, v, bias)))
+        q, k, v = self.self_attention.project(x)
+        x = self.self_norm(x + _dropout(self, self.self_attention.read(q, k, v, bias)))
         x = self.ffn_norm(x + _dropout(self, self.ffn(x)))
         return _clamp_half(x)
 
@@ -222,10 +226,10 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, memory_k: Tensor, memory_v: Tensor, bias: Tensor | None, cache: Cache | None, i: int
     ) -> Tensor:
-        k, v = self.self_attention.keys_values(x)  # (R, heads, n, head_dim)
+        q, k, v = self.self_attention.project(x)  # (R, heads, n, head_dim)
         if cache is not None:
             k, v = cache.write(i, k, v)
-        x = self.self_norm(x + _dropout(self, self.self_attention.causal(x, k, v)))
+        x = self.self_norm(x + _dropout(self, self.self_attention.causal(q, k, v)))
         # Rows that share a memory row are folded into its query axis: the keys are read once for all of them.
         folded = x.view(memory_k.shape[0], -1, x.shape[-1])  # (B, k*n, D)
         crossed = self.cross_attention(folded, memory_k, memory_v, bias).view_as(x)
@@ -236,6 +240,9 @@ class DecoderLayer(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention whose keys and values are made apart, so that they can be kept."""
 
+    joined: nn.Module | None
+    """The three projections of one input as one product, where the weights are prepared for answering."""
+
     def __init__(self, d_model: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
@@ -244,25 +251,36 @@ class Attention(nn.Module):
         self.k = Linear(d_model, d_model)
         self.v = Linear(d_model, d_model)
         self.out = Linear(d_model, d_model)
+        self.register_module("joined", None)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, n, D) → queries, keys and values of a self-attention, (B, heads, n, head_dim) each."""
+        if self.joined is None:
+            return self._split(self.q(x)), *self.keys_values(x)
+        q, k, v = self.joined(x).chunk(3, -1)
+        return self._split(q), self._split(k), self._split(v)
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, m, D) → keys and values, (B, heads, m, head_dim) each."""
         return self._split(self.k(x)), self._split(self.v(x))
 
     def forward(self, x: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, n, D) queries over all m keys; ``bias`` is additive, (B, 1, 1, m)."""
-        return self._merge(attend(self._split(self.q(x)), k, v, mask=bias, dropout=self._rate))
+        """What (B, n, D) finds in keys and values that were made of something else."""
+        return self.read(self._split(self.q(x)), k, v, bias)
 
-    def causal(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(B, n, D) queries that stand at the last n of the m keys; each sees the keys up to its own."""
-        q = self._split(self.q(x))
+    def read(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """Every query (B, heads, n, head_dim) over all m keys → (B, n, D); ``bias`` is additive, (B, 1, 1, m)."""
+        return self._merge(attend(q, k, v, mask=bias, dropout=self._rate))
+
+    def causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Queries that stand at the last n of the m keys; each sees the keys up to its own."""
         n, m = q.shape[2], k.shape[2]
         if n == 1:
             return self._merge(attend(q, k, v, dropout=self._rate))
         if n == m:
             return self._merge(attend(q, k, v, causal=True, dropout=self._rate))
-        future = torch.ones(n, m, dtype=torch.bool, device=x.device).triu(m - n + 1)
-        bias = torch.zeros(n, m, dtype=x.dtype, device=x.device).masked_fill(future, float("-inf"))
+        future = torch.ones(n, m, dtype=torch.bool, device=q.device).triu(m - n + 1)
+        bias = torch.zeros(n, m, dtype=q.dtype, device=q.device).masked_fill(future, float("-inf"))
         return self._merge(attend(q, k, v, mask=bias, dropout=self._rate))
 
     @property

@@ -84,10 +84,10 @@ class DecoderStep(nn.Module):
         present: list[Tensor] = []
         for i, layer in enumerate(self.text.decoder.layers):
             assert isinstance(layer, DecoderLayer)
-            k, v = layer.self_attention.keys_values(x)
+            q, k, v = layer.self_attention.project(x)
             k, v = torch.cat([past[2 * i], k], dim=2), torch.cat([past[2 * i + 1], v], dim=2)
             present += [k, v]
-            x = layer.self_norm(x + layer.self_attention(x, k, v, causal))
+            x = layer.self_norm(x + layer.self_attention.read(q, k, v, causal))
             x = layer.cross_norm(x + layer.cross_attention(x, cross[2 * i], cross[2 * i + 1], bias))
             x = layer.ffn_norm(x + layer.ffn(x))
         return self.text.project(x), *present

@@ -27,9 +27,10 @@ def load(model: Florence2, folder: Path) -> peer.Transformers:
     Raises MissingDependencyError without transformers 5.
     """
     engine = model.engine
-    copy = checkpoints.Checkpoint(engine.model, engine.tokenizer, engine.config)
     kind = str(model.dtype).removeprefix("torch.")
-    checkpoints.save(copy, folder, layout="native", dtype=kind, overwrite=True)
+    with engine.plain() as module:
+        copy = checkpoints.Checkpoint(module, engine.tokenizer, engine.config)
+        checkpoints.save(copy, folder, layout="native", dtype=kind, overwrite=True)
     return peer.Transformers(folder, device=str(model.device), dtype=kind)
 
 

@@ -83,7 +83,7 @@ def ours(model: Florence2, work: Work, wanted: Sequence[str] | None = None) -> l
 
 def parts(model: Florence2, work: Work) -> list[Stage]:
     """Stage by stage. The token stages are the search itself, choices and caches included, without a grammar."""
-    net, config, photo = model.model, model.engine.config, work.photo
+    net, config, photo = model.engine.runtime, model.engine.config, work.photo
     ids = work.ids(config.text.vocab_size, model.device)
     with torch.inference_mode():
         pixels = images.to_pixel_values([photo], config.image).to(model.device, model.dtype)
@@ -108,7 +108,7 @@ def write(model: Florence2, memory: Memory, beams: int, tokens: int) -> None:
     """So many tokens behind the forced first one, whatever they say: an end does not stop it."""
     shipped = model.engine.config.generation
     policy = dataclasses.replace(shipped, num_beams=beams, max_new_tokens=tokens + 1, constrained=False)
-    rows = Rows(model.model, memory, policy, None)
+    rows = Rows(model.engine.runtime, memory, policy, None)
     search = Greedy(rows) if beams == 1 else Beams(rows)
     while not rows.full:
         search.step()

@@ -1,0 +1,170 @@
+"""A packed model gives the numbers of a plain one, holds nothing twice, and can be unpacked bit by bit."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from florence2 import checkpoints
+from florence2.errors import CheckpointError
+from florence2.model import Florence2Model, packing
+from florence2.model import linear as door
+from florence2.pipeline import Florence2
+from tests.model.test_savings import Operations
+from tests.model.tiny import tiny_model
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"), reason="this PyTorch is built without oneDNN"
+)
+HALF = pytest.param(
+    torch.bfloat16,
+    marks=pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 in oneDNN here"),
+)
+
+
+@pytest.fixture(autouse=True)
+def on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "_fewest_rows", lambda: 1)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", torch.ops.mkldnn._is_mkldnn_bf16_supported)
+
+
+def said(model: Florence2Model, rows: int = 1, tokens: int = 2) -> list[Tensor]:
+    """Image tokens, the encoder's states and the logits of two steps, ``rows`` beams."""
+    generator = torch.Generator().manual_seed(1)
+    dtype = model.text.shared.weight.dtype
+    pixels = torch.randn(2, 1, 3, 64, 64, generator=generator).to(dtype)
+    ids = torch.randint(4, 1000, (2, 7), generator=generator)
+    mask = torch.ones(2, 7, dtype=torch.bool)
+    mask[1, 5:] = False
+    with torch.inference_mode():
+        seen = model.encode_image(pixels)
+        memory = model.encode(seen, ids, mask)
+        cache = model.new_cache(2 * rows, 8)
+        answer = torch.randint(4, 1000, (2 * rows, tokens + 1), generator=generator)
+        begun = model.decode(answer[:, :tokens], memory, cache)
+        locations = model.decode(answer[:, tokens:], memory, cache, slice(100, 1100))
+        single = model.decode(answer[:1, :1], memory.select(torch.tensor([1])))
+    return [made.float() for made in (seen, memory.states, begun, locations, single)]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, HALF])
+def test_the_same_numbers(dtype: torch.dtype, rows: int) -> None:
+    """Twin: with the weights of keys and values exchanged they are others."""
+    near = 1e-4 if dtype == torch.float32 else 0.1
+    expected = said(tiny_model().to(dtype), rows)
+    packed = packing.pack(tiny_model().to(dtype))
+    for found, right in zip(said(packed, rows), expected, strict=True):
+        assert_close(found, right, atol=near * float(right.std()), rtol=near)
+
+    wrong = tiny_model().to(dtype)
+    attention = wrong.text.decoder.layers[0].self_attention
+    attention.k, attention.v = attention.v, attention.k
+    found, right = said(packing.pack(wrong), rows)[2], expected[2]
+    assert (found - right).abs().max() > near * float(right.std())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, HALF])
+def test_unpacked_it_is_what_it_was(dtype: torch.dtype) -> None:
+    model = tiny_model().to(dtype)
+    model.text.encoder.layers[0].ffn.fc1.weight.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    frozen = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    assert packing.is_packed(packing.pack(packing.pack(model)))
+    assert not packing.is_packed(packing.unpack(packing.unpack(model)))
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], tensor) and after[name].dtype == dtype for name, tensor in before.items())
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == frozen
+
+
+def test_nothing_is_there_twice() -> None:
+    model = tiny_model()
+    names = packing.packable(model)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    packing.pack(model)
+    assert names
+    assert {name for name, parameter in model.named_parameters() if parameter.is_meta} == names
+    assert {name: parameter.shape for name, parameter in model.named_parameters()} == shapes
+    with pytest.raises((NotImplementedError, RuntimeError)):  # not the wrong numbers
+        model.text.encoder.layers[0].self_attention.q.weight.sum().item()
+
+
+def test_a_step_takes_fewer_products() -> None:
+    """Six per layer and the vocabulary, where it was eight: counted at the operator."""
+
+    def products(model: Florence2Model) -> int:
+        with torch.inference_mode():
+            memory = model.encode(None, torch.randint(4, 1000, (1, 7)))
+            cache = model.new_cache(1, 4)
+            with Operations() as seen:
+                model.decode(torch.tensor([[5]]), memory, cache)
+        return seen.count["_linear_pointwise"]
+
+    layers = len(tiny_model().text.decoder.layers)
+    assert products(tiny_model()) == 8 * layers + 1
+    assert products(packing.pack(tiny_model())) == 6 * layers + 1
+
+
+def test_the_vocabulary_of_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tall matrix as the first factor; twin: the bias counts."""
+    monkeypatch.setattr(door, "TALL", 50)
+    weight, bias = torch.randn(60, 8), torch.randn(60)
+    for rows in ((1,), (2,), (5,), (1, 1), (3, 2), (6,)):
+        x = torch.randn(*rows, 8)
+        with torch.no_grad():
+            made = door.linear(x, weight, bias)
+        assert made.shape == (*rows, 60)
+        assert_close(made, x @ weight.T + bias, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(made, x @ weight.T, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", HALF])
+def test_a_file_is_packed_as_it_is_read(dtype: str | torch.dtype, tmp_path: Path) -> None:
+    checkpoints.save(checkpoints.load(device="cpu", dtype="float32"), tmp_path / "it", layout="microsoft")
+    plain = checkpoints.load(tmp_path / "it", device="cpu", dtype=dtype)
+    packed = checkpoints.load(tmp_path / "it", device="cpu", dtype=dtype, packed=True)
+    assert packing.is_packed(packed.model)
+    assert not packing.is_packed(plain.model)
+    assert packed.dtype == plain.dtype
+    after = packing.unpack(packed.model).state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in plain.model.state_dict().items())
+
+
+def test_a_broken_weight_is_named(tmp_path: Path) -> None:
+    folder = checkpoints.save(checkpoints.load(device="cpu", dtype="float32"), tmp_path / "it")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["text.decoder.layers.1.self_attention.k.weight"][3, 5] = math.nan
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    for packed in (False, True):
+        with pytest.raises(CheckpointError, match=r"layers\.1\.self_attention\.k\.weight holds 1 values"):
+            checkpoints.load(folder, device="cpu", packed=packed)
+
+
+def test_who_asks_for_the_module_gets_plain_weights() -> None:
+    model = Florence2.from_pretrained(device="cpu", dtype="float32")
+    assert packing.is_packed(model.engine.module)
+    says, carries = repr(model), model.adapters
+    with model.engine.plain() as module:
+        assert not packing.is_packed(module)
+        assert not any(parameter.is_meta for parameter in module.parameters())
+    assert packing.is_packed(model.engine.module)
+    assert not packing.is_packed(model.model)
+    with model.engine.plain():
+        pass
+    assert not packing.is_packed(model.engine.module)
+    assert (says, carries) == (repr(model), model.adapters)
+
+
+def test_float16_and_gpus_are_left_alone() -> None:
+    assert not door.packs_weights(torch.device("cpu"), torch.float16)
+    assert not door.packs_weights(torch.device("cuda"), torch.float32)
+    assert door.packs_weights(torch.device("cpu"), torch.float32)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not door.packs_weights(torch.device("cpu"), torch.float32)
