@@ -26,8 +26,9 @@ from florence2.generation import Generated, generate, policy_for
 from florence2.generation.drafts import FromText
 from florence2.language import grammar, tasks
 from florence2.language.tokenizer import Tokenizer
-from florence2.model import Cache, Florence2Model, Memory, initialise
+from florence2.model import Cache, Florence2Model, Memory, initialise, packing
 from florence2.model.int8 import quantize
+from florence2.model.linear import packs_weights
 from florence2.speed import tables
 from florence2.speed.timing import timed
 
@@ -75,6 +76,8 @@ def main() -> None:
     assert tokenizer is not None
     model = initialise(Florence2Model(BASE)).eval()
     model = quantize(model) if a.dtype == "int8" else model.to(getattr(torch, a.dtype))
+    if packs_weights(torch.device("cpu"), model.text.shared.weight.dtype) and a.dtype != "int8":
+        packing.pack(model)
     task = tasks.get("<CAPTION_TO_PHRASE_GROUNDING>")
     policy, rules = policy_for(task, BASE), grammar.compile(task.grammar, tokenizer)
     scripted = Scripted(model, script(tokenizer))

@@ -19,11 +19,12 @@ def attend(
     applied to the attention weights: pass 0 outside of training.
 
     On a CPU this is two matrix products and a softmax instead of the fused kernel in two cases. Under autograd: the
-    backward pass of the CPU's flash kernel took a third of a whole training step in bf16. And for a single query in
-    bfloat16, as at a decoder step: the flash kernel takes three times as long there. The softmax is still computed in
-    float32; that its scores are rounded adds 2 % to the distance of an answer's logits from those in float32.
+    backward pass of the CPU's flash kernel took a third of a whole training step in bf16. And in bfloat16 for a few
+    queries of many keys, as where a decoder step looks at the image: one query takes the flash kernel three times as
+    long. The softmax is still computed in float32; that its scores are rounded adds 2 % to the distance of an answer's
+    logits from those in float32.
     """
-    if q.device.type == "cpu" and (torch.is_grad_enabled() or _single_in_half(q)):
+    if q.device.type == "cpu" and (torch.is_grad_enabled() or _slow_in_flash(q, k)):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (..., n, m)
         if causal:
             future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
@@ -35,5 +36,10 @@ def attend(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
 
 
-def _single_in_half(q: Tensor) -> bool:
-    return q.dtype == torch.bfloat16 and q.shape[-2] == 1 and not torch.compiler.is_compiling()
+FEW, MANY = 8, 128
+"""Queries up to which and keys from which on the CPU's flash kernel is the slower one in bfloat16."""
+
+
+def _slow_in_flash(q: Tensor, k: Tensor) -> bool:
+    shape = q.shape[-2] <= FEW and k.shape[-2] >= MANY
+    return shape and q.dtype == torch.bfloat16 and not torch.compiler.is_compiling()
