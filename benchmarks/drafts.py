@@ -28,7 +28,6 @@ from florence2.language import grammar, tasks
 from florence2.language.tokenizer import Tokenizer
 from florence2.model import Cache, Florence2Model, Memory, initialise, packing
 from florence2.model.int8 import quantize
-from florence2.model.linear import packs_weights
 from florence2.speed import tables
 from florence2.speed.timing import timed
 
@@ -74,16 +73,17 @@ def main() -> None:
     torch.manual_seed(0)
     tokenizer = checkpoints.load(None, device="cpu").tokenizer
     assert tokenizer is not None
-    model = initialise(Florence2Model(BASE)).eval()
+    model = initialise(Florence2Model(BASE)).eval().half().float()  # as published: float16 holds the weights
     model = quantize(model) if a.dtype == "int8" else model.to(getattr(torch, a.dtype))
-    if packs_weights(torch.device("cpu"), model.text.shared.weight.dtype) and a.dtype != "int8":
-        packing.pack(model)
+    plan = packing.exact(torch.device("cpu"), model.text.shared.weight.dtype)
+    if plan is not None and a.dtype != "int8":
+        packing.pack(model, plan)
     task = tasks.get("<CAPTION_TO_PHRASE_GROUNDING>")
     policy, rules = policy_for(task, BASE), grammar.compile(task.grammar, tokenizer)
     scripted = Scripted(model, script(tokenizer))
     draft = FromText(CAPTION, tokenizer.encode_plain, tokenizer.decode, lambda id: tokenizer.location_of(id) is None)
     with torch.inference_mode():
-        tokens = torch.randn(1, 577, BASE.text.d_model, dtype=model.text.shared.weight.dtype)
+        tokens = torch.randn(1, 577, BASE.text.d_model, dtype=model.text.logits_bias.dtype)
         memory = model.encode(tokens, torch.randint(5, 7000, (1, 40)))
 
         def answer(guess: FromText | None) -> Generated:

@@ -107,7 +107,7 @@ class CompiledModel:
                 'or load the model with dtype="float32"'
             )
         self.model, self.config = model, model.config
-        self.device = model.text.shared.weight.device
+        self.device = model.text.logits_bias.device
         if graphs is None and self.device.type == "cuda":
             graphs = CudaGraph
         self._graphs = graphs

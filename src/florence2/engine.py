@@ -128,8 +128,9 @@ class Engine:
         try:
             yield self.model
         finally:
-            if was_packed:
-                packing.pack(self.module)
+            plan = packing.exact(self.device, self.dtype)
+            if was_packed and plan is not None:
+                packing.pack(self.module, plan)
 
     @property
     def module(self) -> Florence2Model:

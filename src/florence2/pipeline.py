@@ -30,7 +30,7 @@ from florence2.engine import Engine, Options, Scene, check_options
 from florence2.errors import ConfigError, Florence2Error, TaskError
 from florence2.inputs import Request
 from florence2.language.tasks import Task
-from florence2.model import Florence2Model, int8
+from florence2.model import Florence2Model, count, int8
 from florence2.results import Answer, Box, Detections, Segments, Text, TextRegions
 
 if TYPE_CHECKING:
@@ -431,6 +431,6 @@ class Florence2:
             return f"Florence2({self.name!r}, closed)"
         if self.layout == "onnx":
             return f"Florence2({self.name!r}, ONNX, {self.format})"
-        millions = int8.count(self.engine.module) / 1e6
+        millions = count(self.engine.module) / 1e6
         adapter = f", adapter {self.adapter!r}" if self.adapter else ""
         return f"Florence2({self.name!r}, {millions:.0f} M parameters, {self.device}, {self.format}{adapter})"

@@ -11,8 +11,8 @@ from torch import nn
 
 from florence2 import Florence2, checkpoints
 from florence2.errors import CheckpointError, ConfigError
-from florence2.model import int8
-from florence2.model.int8 import Int8Linear, VocabularyHead, pack
+from florence2.model import count, int8, packed, packing
+from florence2.model.packed import Packed, Rounded, RoundedForMany, VocabularyHead
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 NOISE = 0.02
@@ -30,10 +30,12 @@ def apart(ours: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("rows", [1, 3, 200])
-@pytest.mark.parametrize("kind", [0, 1])
-def test_a_product_is_rounded_and_no_more(layer: nn.Linear, rows: int, kind: int) -> None:
+@pytest.mark.parametrize("kind", [Rounded, RoundedForMany])
+def test_a_product_is_rounded_and_no_more(layer: nn.Linear, rows: int, kind: type[Packed]) -> None:
     x = torch.randn(2, rows, 300)
-    assert apart(Int8Linear(layer, int8.engines()[kind])(x), layer(x)) < NOISE
+    made = kind(layer.weight.detach(), layer.bias.detach())
+    assert apart(made(x), layer(x)) < NOISE
+    assert torch.equal(made(x, gelu=True), F.gelu(made(x)))
 
 
 def test_each_row_has_its_own_scale(layer: nn.Linear) -> None:
@@ -41,7 +43,7 @@ def test_each_row_has_its_own_scale(layer: nn.Linear) -> None:
     layer.weight.data[7] *= 1e-3
     layer.bias.data.zero_()
     x = torch.randn(50, 300)
-    rounded = Int8Linear(layer, int8.engines()[0])(x)
+    rounded = Rounded(layer.weight.detach(), layer.bias.detach())(x)
     assert apart(rounded[:, 7], layer(x)[:, 7]) < NOISE
     scale = layer.weight.abs().max() / 127
     coarse = F.linear(x, (layer.weight / scale).round() * scale)
@@ -50,22 +52,24 @@ def test_each_row_has_its_own_scale(layer: nn.Linear) -> None:
 
 def test_a_row_of_zeros_gives_its_bias(layer: nn.Linear) -> None:
     layer.weight.data[3] = 0
-    made = Int8Linear(layer, int8.engines()[0])(torch.randn(4, 300))
+    made = Rounded(layer.weight.detach(), layer.bias.detach())(torch.randn(4, 300))
     assert torch.allclose(made[:, 3], layer.bias[3])
 
 
 def test_some_words_are_those_of_all_words() -> None:
     torch.manual_seed(1)
-    head = VocabularyHead(torch.randn(500, 256), int8.engines()[0])
+    words = torch.randn(500, 256)
+    head = VocabularyHead(words, Rounded(words, None), lambda some: Rounded(some, None))
     x = torch.randn(2, 1, 256)
     for rows in (slice(100, 300), torch.tensor([4, 1])):
         assert torch.equal(head(x, rows), head(x)[..., rows])
     assert len(head.packed) == 2
 
 
-def test_the_engine_in_use_is_left_as_it_was() -> None:
+def test_the_engine_in_use_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.backends.quantized.engine
-    pack(torch.randn(8, 8), None, "qnnpack")
+    monkeypatch.setattr(packed, "engines", lambda: ("qnnpack", "qnnpack"))
+    Rounded(torch.randn(8, 8), None)
     assert torch.backends.quantized.engine == before
 
 
@@ -96,9 +100,17 @@ def test_it_says_what_it_is() -> None:
     exact, rounded = Florence2.from_pretrained(dtype="float32"), Florence2.from_pretrained(dtype="int8")
     assert (exact.format, rounded.format) == ("float32", "int8")
     assert rounded.dtype == torch.float32
-    assert int8.count(rounded.model) == int8.count(exact.model)
+    assert count(rounded.model) == count(exact.model)
     assert "int8" in repr(rounded)
-    assert sum(isinstance(m, Int8Linear) for m in rounded.model.modules()) > 20
+    assert sum(isinstance(getattr(m, "packed", None), Rounded) for m in rounded.model.modules()) > 20
+    assert packing.bytes_per_weight(rounded.model) == 1
+
+
+def test_it_is_not_made_float_again() -> None:
+    with pytest.raises(ConfigError, match="cannot be made float again"):
+        Rounded(torch.randn(4, 4), None).plain()
+    rounded = Florence2.from_pretrained(dtype="int8")
+    assert int8.is_quantized(packing.unpack(rounded.model))
 
 
 def test_it_is_neither_saved_nor_adapted(tmp_path: Path) -> None:
@@ -123,4 +135,4 @@ def test_no_kernels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.backends, "quantized", Nothing)
     with pytest.raises(ConfigError, match="no 8-bit kernels"):
-        int8.engines()
+        packed.engines()

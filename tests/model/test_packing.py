@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
@@ -15,17 +16,20 @@ from florence2 import checkpoints
 from florence2.errors import CheckpointError
 from florence2.model import Florence2Model, packing
 from florence2.model import linear as door
+from florence2.model.packed import Blocked, Halves, Packed, VocabularyHead, multiplies_halves
 from florence2.pipeline import Florence2
 from tests.model.test_savings import Operations
 from tests.model.tiny import tiny_model
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"), reason="this PyTorch is built without oneDNN"
+    not hasattr(torch.ops.mkldnn, "_reorder_linear_weight") or not multiplies_halves(),
+    reason="this PyTorch is built without oneDNN or FBGEMM",
 )
 HALF = pytest.param(
     torch.bfloat16,
     marks=pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 in oneDNN here"),
 )
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -34,11 +38,22 @@ def on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", torch.ops.mkldnn._is_mkldnn_bf16_supported)
 
 
+def plain_model(dtype: torch.dtype, halves: bool = True) -> Florence2Model:
+    """``halves``: its weights are numbers that float16 has."""
+    model = tiny_model()
+    return model.half().to(dtype) if halves else model.to(dtype)
+
+
+def pack(model: Florence2Model) -> Florence2Model:
+    plan = packing.exact(CPU, model.text.shared.weight.dtype)
+    assert plan is not None
+    return packing.pack(model, plan)
+
+
 def said(model: Florence2Model, rows: int = 1, tokens: int = 2) -> list[Tensor]:
     """Image tokens, the encoder's states and the logits of two steps, ``rows`` beams."""
     generator = torch.Generator().manual_seed(1)
-    dtype = model.text.shared.weight.dtype
-    pixels = torch.randn(2, 1, 3, 64, 64, generator=generator).to(dtype)
+    pixels = torch.randn(2, 1, 3, 64, 64, generator=generator).to(model.text.logits_bias.dtype)
     ids = torch.randint(4, 1000, (2, 7), generator=generator)
     mask = torch.ones(2, 7, dtype=torch.bool)
     mask[1, 5:] = False
@@ -53,30 +68,36 @@ def said(model: Florence2Model, rows: int = 1, tokens: int = 2) -> list[Tensor]:
     return [made.float() for made in (seen, memory.states, begun, locations, single)]
 
 
+CASES = [
+    pytest.param(torch.float32, True, id="halves"),
+    pytest.param(torch.float32, False, id="float32"),
+    pytest.param(*HALF.values, True, id="bfloat16", marks=HALF.marks),
+]
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, HALF])
-def test_the_same_numbers(dtype: torch.dtype, rows: int) -> None:
+@pytest.mark.parametrize(("dtype", "halves"), CASES)
+def test_the_same_numbers(dtype: torch.dtype, halves: bool, rows: int) -> None:
     """Twin: with the weights of keys and values exchanged they are others."""
     near = 1e-4 if dtype == torch.float32 else 0.1
-    expected = said(tiny_model().to(dtype), rows)
-    packed = packing.pack(tiny_model().to(dtype))
-    for found, right in zip(said(packed, rows), expected, strict=True):
+    expected = said(plain_model(dtype, halves), rows)
+    for found, right in zip(said(pack(plain_model(dtype, halves)), rows), expected, strict=True):
         assert_close(found, right, atol=near * float(right.std()), rtol=near)
 
-    wrong = tiny_model().to(dtype)
+    wrong = plain_model(dtype, halves)
     attention = wrong.text.decoder.layers[0].self_attention
     attention.k, attention.v = attention.v, attention.k
-    found, right = said(packing.pack(wrong), rows)[2], expected[2]
+    found, right = said(pack(wrong), rows)[2], expected[2]
     assert (found - right).abs().max() > near * float(right.std())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, HALF])
-def test_unpacked_it_is_what_it_was(dtype: torch.dtype) -> None:
-    model = tiny_model().to(dtype)
+@pytest.mark.parametrize(("dtype", "halves"), CASES)
+def test_unpacked_it_is_what_it_was(dtype: torch.dtype, halves: bool) -> None:
+    model = plain_model(dtype, halves)
     model.text.encoder.layers[0].ffn.fc1.weight.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     frozen = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    assert packing.is_packed(packing.pack(packing.pack(model)))
+    assert packing.is_packed(pack(pack(model)))
     assert not packing.is_packed(packing.unpack(packing.unpack(model)))
     after = model.state_dict()
     assert list(after) == list(before)
@@ -85,19 +106,71 @@ def test_unpacked_it_is_what_it_was(dtype: torch.dtype) -> None:
 
 
 def test_nothing_is_there_twice() -> None:
-    model = tiny_model()
-    names = packing.packable(model)
+    model = plain_model(torch.float32)
+    plan = packing.exact(CPU, torch.float32)
+    assert plan is not None
+    names = packing.packable(model, plan)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    packing.pack(model)
+    packing.pack(model, plan)
     assert names
-    assert {name for name, parameter in model.named_parameters() if parameter.is_meta} == names
+    assert {name for name, parameter in model.named_parameters() if parameter.is_meta} == {*names, "text.shared.weight"}
     assert {name: parameter.shape for name, parameter in model.named_parameters()} == shapes
     with pytest.raises((NotImplementedError, RuntimeError)):  # not the wrong numbers
         model.text.encoder.layers[0].self_attention.q.weight.sum().item()
 
 
-def test_a_step_takes_fewer_products() -> None:
-    """Six per layer and the vocabulary, where it was eight: counted at the operator."""
+def test_what_is_kept_as_float16() -> None:
+    """The language model, where that is exact; twin: one number that float16 has not keeps its layer in float32."""
+    model = plain_model(torch.float32)
+    odd = model.text.decoder.layers[1].ffn.fc1
+    odd.weight.data[3, 5] = 1 / 3
+    pack(model)
+    kinds = {name: type(layer.packed) for name, layer in model.named_modules() if type(layer) is door.Linear}
+    assert {kind for name, kind in kinds.items() if name.startswith("vision.")} == {Blocked}
+    assert type(odd.packed) is Blocked
+    assert type(model.text.decoder.layers[0].ffn.fc1.packed) is Halves
+    assert isinstance(model.text.head, VocabularyHead)
+    assert model.text.shared.halves is not None
+    assert packing.bytes_per_weight(model) == 2
+    assert packing.bytes_per_weight(packing.unpack(model)) == 4
+    assert odd.weight[3, 5].item() == torch.tensor(1 / 3).item()
+
+
+def test_a_vocabulary_that_float16_has_not() -> None:
+    model = plain_model(torch.float32)
+    model.text.shared.weight.data[7, 1] = 1 / 3
+    expected = said(model)
+    pack(model)
+    assert model.text.shared.halves is None
+    assert model.text.head is None
+    for found, right in zip(said(model), expected, strict=True):
+        assert_close(found, right, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [Blocked, Halves])
+@pytest.mark.parametrize("rows", [(1,), (2,), (3,), (1, 1), (2, 5)])
+def test_a_product(kind: type[Packed], rows: tuple[int, ...]) -> None:
+    """Exact: no input is rounded; twin: the bias counts."""
+    x, weight, bias = torch.randn(*rows, 40), torch.randn(24, 40).half().float(), torch.randn(24)
+    made = kind(weight, bias)
+    assert_close(made(x), F.linear(x, weight, bias), atol=1e-5, rtol=1e-5)
+    assert_close(made(x, gelu=True), F.gelu(F.linear(x, weight, bias)), atol=1e-5, rtol=1e-5)
+    assert_close(kind(weight, None)(x), F.linear(x, weight), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(made(x), F.linear(x, weight), atol=1e-3)
+    assert torch.equal(made.plain(), weight)
+
+
+def test_float16_that_does_not_reach() -> None:
+    assert Halves.fits(torch.tensor([[1.0, 6e-8]]).half().float())
+    for number in (1e5, 1e-9, 1 / 3):
+        assert not Halves.fits(torch.tensor([[1.0, number]]))
+    assert Halves.fits(torch.tensor([[1.0, 1e-5]]).bfloat16().half().bfloat16())
+    assert not Halves.fits(torch.tensor([[1.0, 1e-9]]).bfloat16())
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_a_step_takes_fewer_products(halves: bool) -> None:
+    """Six per layer and the vocabulary, where it was eight: counted at the operators."""
 
     def products(model: Florence2Model) -> int:
         with torch.inference_mode():
@@ -105,11 +178,11 @@ def test_a_step_takes_fewer_products() -> None:
             cache = model.new_cache(1, 4)
             with Operations() as seen:
                 model.decode(torch.tensor([[5]]), memory, cache)
-        return seen.count["_linear_pointwise"]
+        return seen.count["_linear_pointwise"] + seen.count["linear_dynamic_fp16"]
 
     layers = len(tiny_model().text.decoder.layers)
-    assert products(tiny_model()) == 8 * layers + 1
-    assert products(packing.pack(tiny_model())) == 6 * layers + 1
+    assert products(plain_model(torch.float32, halves)) == 8 * layers + 1
+    assert products(pack(plain_model(torch.float32, halves))) == 6 * layers + 1
 
 
 def test_the_vocabulary_of_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,14 +200,31 @@ def test_the_vocabulary_of_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", HALF])
 def test_a_file_is_packed_as_it_is_read(dtype: str | torch.dtype, tmp_path: Path) -> None:
-    checkpoints.save(checkpoints.load(device="cpu", dtype="float32"), tmp_path / "it", layout="microsoft")
-    plain = checkpoints.load(tmp_path / "it", device="cpu", dtype=dtype)
-    packed = checkpoints.load(tmp_path / "it", device="cpu", dtype=dtype, packed=True)
+    kept = checkpoints.load(device="cpu", dtype="float32")
+    kept.model.text.decoder.layers[0].ffn.fc1.weight.data[0, 0] = 1 / 3
+    folder = checkpoints.save(kept, tmp_path / "it", layout="microsoft")
+    plain = checkpoints.load(folder, device="cpu", dtype=dtype)
+    packed = checkpoints.load(folder, device="cpu", dtype=dtype, packed=True)
     assert packing.is_packed(packed.model)
     assert not packing.is_packed(plain.model)
-    assert packed.dtype == plain.dtype
+    assert (packed.dtype, packed.device) == (plain.dtype, plain.device)
     after = packing.unpack(packed.model).state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in plain.model.state_dict().items())
+
+
+def test_what_does_not_fit_is_read_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a processor with no other kind, a layer that float16 does not hold is a plain one, and no view of a file."""
+    monkeypatch.setattr(door, "_fewest_rows", lambda: math.inf)
+    kept = checkpoints.load(device="cpu", dtype="float32")
+    kept.model.text.decoder.layers[0].ffn.fc1.weight.data[0, 0] = 1 / 3
+    kept.model.text.decoder.layers[1].self_attention.v.weight.data[0, 0] = 1 / 3
+    folder = checkpoints.save(kept, tmp_path / "it", dtype="float32")
+    packed = checkpoints.load(folder, device="cpu", dtype="float32", packed=True).model
+    assert packed.text.decoder.layers[0].ffn.fc1.packed is None
+    assert packed.text.decoder.layers[1].self_attention.joined is None
+    (folder / "model.safetensors").write_bytes(b"\0" * (folder / "model.safetensors").stat().st_size)
+    after = packing.unpack(packed).state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in kept.model.state_dict().items())
 
 
 def test_a_broken_weight_is_named(tmp_path: Path) -> None:
@@ -163,8 +253,8 @@ def test_who_asks_for_the_module_gets_plain_weights() -> None:
 
 
 def test_float16_and_gpus_are_left_alone() -> None:
-    assert not door.packs_weights(torch.device("cpu"), torch.float16)
-    assert not door.packs_weights(torch.device("cuda"), torch.float32)
-    assert door.packs_weights(torch.device("cpu"), torch.float32)
+    assert packing.exact(CPU, torch.float16) is None
+    assert packing.exact(torch.device("cuda"), torch.float32) is None
+    assert door.packs_weights(CPU, torch.float32)
     with torch.backends.mkldnn.flags(enabled=False):
-        assert not door.packs_weights(torch.device("cpu"), torch.float32)
+        assert not door.packs_weights(CPU, torch.float32)

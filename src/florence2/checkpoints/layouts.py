@@ -82,6 +82,7 @@ def recognise(names: Iterable[str]) -> Recognised:
     return best
 
 
+@cache
 def translate(name: str, source: Layout, target: Layout) -> str | None:
     """The name of the same tensor in another layout; None where the source or the target does not have it.
 

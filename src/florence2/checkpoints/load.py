@@ -37,13 +37,11 @@ from florence2.checkpoints.layouts import (
     translate,
 )
 from florence2.checkpoints.vocabulary import count_words, read_tokenizer
-from florence2.checkpoints.weights import find, give_back, read_weights
+from florence2.checkpoints.weights import find, give_back, give_back_holes, read_weights
 from florence2.config import Florence2Config
 from florence2.errors import CheckpointError, ConfigError
 from florence2.language.tokenizer import Tokenizer
-from florence2.model import Florence2Model, packing
-from florence2.model.int8 import format_of, quantize
-from florence2.model.linear import packs_weights
+from florence2.model import Florence2Model, int8, packing
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +71,7 @@ class Checkpoint:
 
     @property
     def device(self) -> torch.device:
-        return self.model.text.shared.weight.device
+        return self.model.text.logits_bias.device
 
 
 def load(
@@ -108,16 +106,14 @@ def load(
         model = build(config)
         state = _fit(tensors, found, model, rows)
         format = choose(dtype, where, tensors)
-        packed = packed and not format.int8 and packs_weights(where, format.dtype)
-        _place(model, state, format.dtype, where, release=".safetensors" in file.name, packed=packed)
-        if format.int8:
-            quantize(model)
+        plan = int8.plan(where, format.dtype) if format.int8 else packing.exact(where, format.dtype) if packed else None
+        _place(model, state, format.dtype, where, release=".safetensors" in file.name, plan=plan)
         calibration = Calibration.load(place.folder)
     except CheckpointError as error:
         if str(place.folder) in str(error):
             raise
         raise CheckpointError(f"{place.weights or place.folder}: {error}") from error
-    log.info("%s runs in %s on %s: %s", place.name, format_of(model), where, format.why)
+    log.info("%s runs in %s on %s: %s", place.name, int8.format_of(model), where, format.why)
     model.eval()
     return Checkpoint(model, tokenizer, config, found.layout, place.name, str(found), calibration, format.why)
 
@@ -192,7 +188,7 @@ def _place(
     dtype: torch.dtype,
     device: torch.device,
     release: bool,
-    packed: bool,
+    plan: packing.Plan | None,
 ) -> None:
     """``release``: the tensors are views of a file, whose memory is given back as soon as each is copied."""
     for name, tensor in state.items():
@@ -202,24 +198,21 @@ def _place(
                 "weights"
             )
 
-    def read(name: str, copy: bool = False) -> Tensor:
-        made = state[name].to(device=device, dtype=dtype, copy=copy).contiguous()
-        check_finite(name, made)
-        return made
-
     def done(name: str) -> None:
         if release:
             give_back(state[name])
 
-    later = packing.packable(model) if packed else set()
+    later = set() if plan is None else packing.packable(model, plan)
     placed = {name: own for name, own in model.state_dict().items() if name in later}
-    for name in state:  # what is not packed comes first, the large embedding among it, while there is room
+    for name, tensor in state.items():
         if name not in later:
-            placed[name] = read(name, copy=True)
+            placed[name] = tensor.to(device=device, dtype=dtype, copy=True).contiguous()
+            check_finite(name, placed[name])
             done(name)
     model.load_state_dict(placed, strict=True, assign=True)
-    if packed:
-        packing.pack(model, lambda name, own: read(name) if name in later else own, done)
+    if plan is not None:
+        packing.pack(model, plan, packing.Source(lambda name, _: state[name], check_finite, done))
+        give_back_holes()
 
 
 def _check_copies(copies: dict[str, Tensor]) -> None:

@@ -27,6 +27,7 @@ from florence2.checkpoints.layouts import Layout
 from florence2.config import TextConfig
 from florence2.errors import CheckpointError
 from florence2.language.tokenizer import Tokenizer
+from florence2.model.bart import Embedding
 
 if TYPE_CHECKING:
     from florence2.checkpoints.load import Checkpoint
@@ -64,7 +65,7 @@ def extend_vocabulary(checkpoint: Checkpoint, words: Iterable[str], special: boo
         rows.append(old[pieces].mean(dim=0, keepdim=True, dtype=torch.float32).to(old.dtype))
     text = dataclasses.replace(text, vocab_size=extended.vocab_size)
     config = dataclasses.replace(checkpoint.config, text=text)
-    model.text.shared = nn.Embedding(text.vocab_size, text.d_model, padding_idx=text.pad_id, device="meta")
+    model.text.shared = Embedding(text.vocab_size, text.d_model, padding_idx=text.pad_id, device="meta")
     model.text.shared.weight = nn.Parameter(torch.cat(rows))
     model.text.logits_bias = nn.functional.pad(model.text.logits_bias, (0, len(rows) - 1))
     model.config, model.text.config = config, text

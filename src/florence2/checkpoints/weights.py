@@ -51,6 +51,13 @@ def give_back(tensor: Tensor) -> None:
         _c_library().madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
 
 
+def give_back_holes() -> None:
+    """Let go of memory that was freed between what stays. Loading leaves such holes; other C libraries than GNU's are
+    not asked."""
+    if sys.platform.startswith("linux") and hasattr(_c_library(), "malloc_trim"):
+        _c_library().malloc_trim(0)
+
+
 @functools.cache
 def _c_library() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)

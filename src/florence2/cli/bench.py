@@ -177,6 +177,7 @@ def _measure(
 
 
 def _times(sides: Sides, work: Work, chosen: list[Stage], peer: bool, rounds: int) -> tuple[Limits, list[Row]]:
+    from florence2.model import packing
     from florence2.speed import peer as native
     from florence2.speed import tables
     from florence2.speed.limits import Limits
@@ -189,7 +190,8 @@ def _times(sides: Sides, work: Work, chosen: list[Stage], peer: bool, rounds: in
         timed[tables.PEER] = native.theirs(theirs, work, [stage.name for stage in chosen])
     rounded = model.format == "int8"
     limits = Limits.of(model.device, model.dtype, rounded)
-    floors = limits.floors(model.engine.config, work.prompt, model.dtype, rounded)
+    width = packing.bytes_per_weight(model.engine.module)
+    floors = limits.floors(model.engine.config, work.prompt, model.dtype, width)
     rows: list[Row] = []
     for measured in take_turns(timed, rounds, model.device):
         rows.append(tables.row(measured, floors))

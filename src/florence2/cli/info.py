@@ -53,13 +53,14 @@ def info(
 
 def describe(checkpoint: Checkpoint, device: str = "auto") -> dict[str, Any]:
     """Facts in the order in which people ask for them. ``device`` is what was asked for."""
+    from florence2.model import count as weights
     from florence2.model import int8
 
     config, model = checkpoint.config, checkpoint.model
     vision, text = config.vision, config.text
 
     def count(part: Any) -> str:
-        return f"{int8.count(part):,}"
+        return f"{weights(part):,}"
 
     return {
         "model": config.name or checkpoint.source,

@@ -56,16 +56,16 @@ class Tokenizer:
                     f"<loc_{n}> has the id {self._id_of(f'<loc_{n}>')}, expected {self.first_location_id + n}: the "
                     "location tokens must follow one another; use the tokenizer files that belong to the checkpoint"
                 )
-        self.special_ids: frozenset[int] = frozenset(
-            id for id, token in backend.get_added_tokens_decoder().items() if token.special
-        )
+        added = backend.get_added_tokens_decoder()
+        self.special_ids: frozenset[int] = frozenset(id for id, token in added.items() if token.special)
         """Ids that are signs, not words: base tokens, locations, marks of the tasks."""
-        self._literal = _Literal(backend)
+        self._literal = _Literal(backend, {id: token for id, token in added.items() if not token.special})
         marks = {*BASE_TOKENS, *FLORENCE_TOKENS, "<mask>"}
-        added = {id: token.content for id, token in backend.get_added_tokens_decoder().items()}
         # The decoder takes the letters of a word such as "Maß" for the signs that byte-level BPE writes bytes with.
         self._undecodable = {
-            id: text for id, text in added.items() if text not in marks and backend.decode([id], False) != text
+            id: token.content
+            for id, token in added.items()
+            if token.content not in marks and backend.decode([id], False) != token.content
         }
 
     @classmethod
@@ -207,8 +207,7 @@ class Tokenizer:
 class _Literal:
     """The tokenizer without its special tokens: only what BPE and the added ordinary words make of a text."""
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        added = {id: token for id, token in backend.get_added_tokens_decoder().items() if not token.special}
+    def __init__(self, backend: tokenizers.Tokenizer, added: dict[int, AddedToken]) -> None:
         self._backend = tokenizers.Tokenizer(backend.model)
         self._backend.pre_tokenizer = backend.pre_tokenizer
         if backend.normalizer is not None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -23,8 +24,8 @@ from florence2.config import TextConfig
 from florence2.errors import ConfigError
 from florence2.model.attention import attend
 from florence2.model.dropout import dropout
-from florence2.model.int8 import VocabularyHead
-from florence2.model.linear import Linear, linear, linear_gelu, packed_linear
+from florence2.model.linear import Linear, linear, linear_gelu
+from florence2.model.packed import VocabularyHead
 
 FIRST_POSITION = 2
 """Row of the position tables that belongs to position 0; rows 0 and 1 are never used."""
@@ -102,14 +103,12 @@ class Bart(nn.Module):
 
     logits_bias: Tensor
     head: nn.Module | None
-    """The vocabulary projection where it is not the shared embedding itself: in an adapter, or with int8 weights."""
-    packed_head: Tensor | None = None
-    """The shared embedding as the vocabulary projection reads it, where the model is packed for answering."""
+    """The vocabulary projection where it is not the shared embedding itself: in an adapter, or packed for answering."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
-        self.shared = nn.Embedding(config.vocab_size, config.d_model, padding_idx=config.pad_id)
+        self.shared = Embedding(config.vocab_size, config.d_model, padding_idx=config.pad_id)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.register_module("head", None)  # behind the embedding, whose name counts for the matrix they share
@@ -128,16 +127,26 @@ class Bart(nn.Module):
     def project(self, hidden: Tensor, rows: Tensor | slice | None = None) -> Tensor:
         """(..., D) hidden states → (..., V) logits, or the logits of these vocabulary rows only."""
         if isinstance(self.head, VocabularyHead):
-            rounded: Tensor = self.head(hidden, rows)
-            return rounded + (self.logits_bias if rows is None else self.logits_bias[rows])
+            projected: Tensor = self.head(hidden, rows)
+            return projected + (self.logits_bias if rows is None else self.logits_bias[rows])
         if self.head is not None and not getattr(self.head, "disable_adapters", False):
             logits: Tensor = self.head(hidden) + self.logits_bias
             return logits if rows is None else logits[..., rows]
-        if rows is None and self.packed_head is not None:
-            return packed_linear(hidden, self.packed_head, self.logits_bias)
         if rows is None:
             return linear(hidden, self.shared.weight, self.logits_bias)
         return linear(hidden, self.shared.weight[rows], self.logits_bias[rows])
+
+
+class Embedding(nn.Embedding):
+    """The vectors of the words."""
+
+    halves: Tensor | None = None
+    """They as float16, which holds them exactly, while the model is packed for answering; the weight is not there."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.halves is None:
+            return super().forward(input)
+        return F.embedding(input, self.halves).to(self.weight.dtype)
 
 
 class Encoder(nn.Module):

@@ -68,7 +68,7 @@ class Florence2Model(nn.Module):
 
     def new_cache(self, rows: int, max_length: int) -> Cache:
         """Room for ``max_length`` tokens in each of ``rows`` decoder rows."""
-        return Cache(self.config.text, rows, max_length, like=self.text.shared.weight)
+        return Cache(self.config.text, rows, max_length, like=self.text.logits_bias)
 
     def decode(self, ids: Tensor, memory: Memory, cache: Cache | None = None, words: slice | None = None) -> Tensor:
         """(R, n) ids → (R, n, V) logits, or those of the ids ``words`` only. R is a multiple k of the memory's B rows:
@@ -110,6 +110,11 @@ class Florence2Model(nn.Module):
         shifted = labels.new_full(labels.shape, text.decoder_start_id)
         shifted[:, 1:] = labels[:, :-1]
         return shifted.masked_fill(shifted == IGNORE, text.pad_id)
+
+
+def count(model: nn.Module) -> int:
+    """Weights of a model or a part of it."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def initialise(model: Florence2Model) -> Florence2Model:

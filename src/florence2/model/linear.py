@@ -21,25 +21,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from florence2.model.packed import Packed, onednn
+
 
 class Linear(nn.Linear):
     """``nn.Linear`` through this door."""
 
-    packed: Tensor | None = None
-    """The weight as oneDNN reads it, while the model is packed for answering (``packing``)."""
+    packed: Packed | None = None
+    """What multiplies instead, while the model is packed for answering (``packing``); the weight is not there then."""
 
     def forward(self, input: Tensor) -> Tensor:
         if self.packed is not None:
-            return packed_linear(input, self.packed, self.bias)
+            return self.packed(input)
         return linear(input, self.weight, self.bias)
 
 
 def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
     """gelu(layer(x)), the exact one (by the error function); ``layer`` is a linear layer of whatever kind."""
     if type(layer) is Linear and layer.packed is not None:
-        return packed_linear(x, layer.packed, layer.bias, "gelu")
+        return layer.packed(x, gelu=True)
     if type(layer) is Linear and not torch.is_grad_enabled() and _faster_by_onednn(x, layer.weight):
-        return _onednn(x, layer.weight, layer.bias, "gelu")
+        return onednn(x, layer.weight, layer.bias, "gelu")
     return F.gelu(layer(x))
 
 
@@ -52,20 +54,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return made
     if _fewest_rows() == 1 and weight.shape[0] >= TALL and x.numel() <= x.shape[-1] * ROWS_OF_TALL and bias is not None:
         return _tall(x, weight, bias)
-    return _onednn(x, weight, bias)
-
-
-def packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
-    """x Wᵀ + b with a packed W; without gradients. ``then`` "gelu" applies that to the result.
-
-    oneDNN reads packed weights fastest for four rows: one or two rows are repeated.
-    """
-    rows = x.numel() // x.shape[-1]
-    if rows > 2:
-        return _onednn(x, packed, bias, then)
-    repeated = x.reshape(rows, -1)
-    repeated = repeated.expand(FEW, -1) if rows == 1 else torch.cat((repeated, repeated))
-    return _onednn(repeated, packed, bias, then)[:rows].view(*x.shape[:-1], -1)
+    return onednn(x, weight, bias)
 
 
 def _tall(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -82,7 +71,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _onednn(x, weight, bias)
+        return onednn(x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -91,7 +80,7 @@ class _Product(torch.autograd.Function):
         to_x, to_weight, to_bias = ctx.needs_input_grad
         g = gradient.reshape(-1, weight.shape[0])  # (M, N)
         return (
-            _onednn(g, weight.t()).view(x.shape) if to_x else None,
+            onednn(g, weight.t()).view(x.shape) if to_x else None,
             _gradient_of_weight(g, x.reshape(-1, weight.shape[1])) if to_weight else None,
             g.sum(0) if to_bias else None,
         )
@@ -101,13 +90,8 @@ def _gradient_of_weight(g: Tensor, x: Tensor) -> Tensor:
     """gᵀ x: (M, N), (M, K) → (N, K). The operator copies a transposed first factor: choose what copies less."""
     (M, N), K = g.shape, x.shape[1]
     if K * (M + N) < M * N:
-        return _onednn(x.t(), g.t()).t()  # copies x, and autograd the result
-    return _onednn(g.t(), x.t())  # copies g
-
-
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "none")
-    return made
+        return onednn(x.t(), g.t()).t()  # copies x, and autograd the result
+    return onednn(g.t(), x.t())  # copies g
 
 
 def _faster_by_onednn(x: Tensor, weight: Tensor) -> bool:

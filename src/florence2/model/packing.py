@@ -1,103 +1,258 @@
-"""Weights in the order in which oneDNN multiplies them, for answering on a CPU.
+"""A model whose weights lie as this processor multiplies them: it answers faster, and can do nothing else.
 
-Plain weights lie row by row, and oneDNN rearranges them at every product: a decoder step, whose time is the reading
-of weights, then takes a fifth longer in float32 and 1.7 times as long in bfloat16. Packed once, they are read as they
-lie. Nothing is rounded, and no layer is there twice: a weight on the meta device stands in the place of the plain one,
-which raises an error when it is computed with, and unpacking gives the same bits back. The self-attention's three
-projections of one input become one product.
-
-On Intel's processors the gain in float32 is within the noise (``linear.packs_weights``).
+What is packed, and how, is a plan: for each linear layer the kinds of :mod:`florence2.model.packed` to try, best
+first. :func:`exact` makes the one that changes no answer; ``int8`` has one that rounds. No weight is there twice: one
+on the meta device stands in the place of a packed one, of the same shape and type, which raises an error when it is
+computed with. :func:`unpack` gives the same bits back. The self-attention's three projections of one input become one
+product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from florence2.model.bart import Attention, DecoderLayer, EncoderLayer
+from florence2.model.bart import Attention, Bart, DecoderLayer, EncoderLayer
 from florence2.model.florence2 import Florence2Model
-from florence2.model.linear import Linear, packed_linear
+from florence2.model.linear import Linear, packs_weights
+from florence2.model.packed import Blocked, Halves, Packed, Rounded, VocabularyHead, multiplies_halves
+
+Plan = Callable[[str, tuple[int, ...]], Sequence[type[Packed]]]
+"""(a layer's name, the shape of its weight) → the kinds to try; none leave it plain. ``HEAD`` is the vocabulary."""
+EMBEDDING, HEAD = "text.shared.weight", "text.head"
+PROJECTIONS = ("q", "k", "v")
 
 
-def packable(model: Florence2Model) -> set[str]:
-    """Names of the weights that are packed."""
-    return {f"{name}.weight" for name, layer in _linears(model) if _is_plain(layer)}
+def exact(device: torch.device, dtype: torch.dtype) -> Plan | None:
+    """The plan that changes nothing but the time; None where there is nothing to gain.
 
-
-Read = Callable[[str, Tensor], Tensor]
-"""A weight's name and what the layer has → what is packed."""
-
-
-def pack(
-    model: Florence2Model,
-    read: Read = lambda name, weight: weight,
-    release: Callable[[str], object] = lambda name: None,
-) -> Florence2Model:
-    """Packs the linear layers, in place: the model can only answer from then on. Returns it.
-
-    Layers that an adapter has changed stay as they are. A file can be packed as it is read: ``read`` then fetches a
-    weight by its name, and ``release`` is told when it is packed.
+    In float32 the weights of the language model are kept as float16 where that holds them exactly: its steps are
+    bound by reading them. The image encoder is bound by arithmetic.
     """
-    with torch.no_grad():
+    if device.type != "cpu":
+        return None
+    blocked: tuple[type[Packed], ...] = (Blocked,) if packs_weights(device, dtype) else ()
+    halves: tuple[type[Packed], ...] = (Halves,) if dtype == torch.float32 and multiplies_halves() else ()
+    if not (blocked or halves):
+        return None
+
+    def kinds(name: str, shape: tuple[int, ...]) -> Sequence[type[Packed]]:
+        if name == HEAD:
+            # A plain float32 matrix, in which words are looked up, is as quick as blocks (``linear.linear``).
+            return halves if dtype == torch.float32 else blocked
+        return (*halves, *blocked) if name.startswith("text.") else blocked
+
+    return kinds
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights come from, if not from the model: a file can be packed as it is read."""
+
+    read: Callable[[str, Tensor], Tensor] = lambda name, own: own
+    """A weight's name and what the layer has → the weight, of whichever float type."""
+    check: Callable[[str, Tensor], None] = lambda name, weight: None
+    """Is shown each weight, in the model's type where it had to be converted; may raise."""
+    done: Callable[[str], None] = lambda name: None
+    """Is told that a weight will not be read again."""
+
+
+def pack(model: Florence2Model, plan: Plan, source: Source | None = None) -> Florence2Model:
+    """Packs linear layers and vocabulary, in place. Returns the model.
+
+    Layers that an adapter has changed stay as they are. From a ``source`` come the weights that :func:`packable` names.
+    """
+    joined: set[str] = set()
+    with torch.no_grad(), _Packer(model.text.logits_bias.dtype, source or Source()) as packer:
+        # The image encoder comes first: its packing takes all cores, that of the language model may take one each.
+        for name, layer in _linears(model):
+            if _is_plain(layer) and not name.startswith("text."):
+                packer.add({name: layer}, plan)
+        packer.vocabulary(model.text, plan)
         for name, attention in _self_attentions(model):
             layers = {f"{name}.{part}": getattr(attention, part) for part in PROJECTIONS}
-            if all(type(layer) is Linear and _is_plain(layer) for layer in layers.values()):
-                attention.joined = Joined(
-                    [read(f"{path}.weight", layer.weight) for path, layer in layers.items()],
-                    [read(f"{path}.bias", layer.bias) for path, layer in layers.items()],
-                )
-                for path, layer in layers.items():
-                    _take_away(layer, attention.joined.packed.dtype)
-                    release(f"{path}.weight")
+            if all(_is_plain(layer) for layer in layers.values()):
+                packer.add(layers, plan, attention)
+                joined.update(layers)
         for name, layer in _linears(model):
-            if _is_plain(layer):
-                layer.packed = _packed(read(f"{name}.weight", layer.weight))
-                _take_away(layer, layer.packed.dtype)
-                release(f"{name}.weight")
-        # In float32 the plain matrix, in which words are looked up, is as quick (``linear.linear``).
-        if any(layer.packed is not None and layer.packed.dtype == torch.bfloat16 for _, layer in _linears(model)):
-            model.text.packed_head = _packed(read("text.shared.weight", model.text.shared.weight))
+            if _is_plain(layer) and name.startswith("text.") and name not in joined:
+                packer.add({name: layer}, plan)
     return model
 
 
+def packable(model: Florence2Model, plan: Plan) -> set[str]:
+    """Names of the weights that a plan packs, if they fit."""
+    words = {EMBEDDING} if plan(HEAD, tuple(model.text.shared.weight.shape)) else set()
+    return words | {
+        f"{name}.weight" for name, layer in _linears(model) if _is_plain(layer) and plan(name, _shape(layer))
+    }
+
+
 def unpack(model: Florence2Model) -> Florence2Model:
-    """The weights as they were, in place. Returns the model."""
-    model.text.packed_head = None
+    """The weights as they were, in place. Returns the model. Rounded weights stay as they are."""
+    if is_rounded(model):
+        return model
+    if isinstance(model.text.head, VocabularyHead):
+        model.text.head = None
+    if model.text.shared.halves is not None:
+        _give_back(model.text.shared, model.text.shared.halves.to(model.text.shared.weight.dtype))
+        model.text.shared.halves = None
     for _, attention in _self_attentions(model):
         if isinstance(attention.joined, Joined):
-            for part, weight in zip(PROJECTIONS, attention.joined.weights(), strict=True):
-                _give_back(getattr(attention, part), weight)
+            thirds = attention.joined.packed.plain().chunk(3)
+            for part, third in zip(PROJECTIONS, thirds, strict=True):
+                _give_back(getattr(attention, part), third.clone())
             attention.joined = None
     for _, layer in _linears(model):
         if layer.packed is not None:
-            _give_back(layer, layer.packed.to_dense())
+            _give_back(layer, layer.packed.plain())
             layer.packed = None
     return model
 
 
 def is_packed(model: Florence2Model) -> bool:
-    return any(layer.packed is not None for _, layer in _linears(model))
+    return bool(_kinds(model))
+
+
+def is_rounded(model: Florence2Model) -> bool:
+    return any(isinstance(packed, Rounded) for packed in _kinds(model))
+
+
+def bytes_per_weight(model: Florence2Model) -> float:
+    """That a decoder step reads, as most of its layers have it."""
+    found = [layer.packed for name, layer in _linears(model) if layer.packed and name.startswith("text.decoder.")]
+    return found[0].bytes_per_weight if found else model.text.shared.weight.dtype.itemsize
 
 
 class Joined(nn.Module):
     """The three projections of a self-attention as one product: (..., D) → (..., 3 D)."""
 
-    def __init__(self, weights: list[Tensor], biases: list[Tensor]) -> None:
+    def __init__(self, packed: Packed) -> None:
         super().__init__()
-        self.packed = _packed(torch.cat(weights))
-        self.bias = torch.cat(biases).to(self.packed.dtype)
+        self.packed = packed
 
     def forward(self, x: Tensor) -> Tensor:
-        return packed_linear(x, self.packed, self.bias)
-
-    def weights(self) -> list[Tensor]:
-        """Those of the three, plain again."""
-        return [third.clone() for third in self.packed.to_dense().chunk(3)]
+        return self.packed(x)
 
 
-PROJECTIONS = ("q", "k", "v")
+class _Packer:
+    """Reads weights in turn and packs them, those that keep one core busy on several threads."""
+
+    def __init__(self, dtype: torch.dtype, source: Source) -> None:
+        self.dtype, self.source = dtype, source
+        self.threads = torch.get_num_threads()
+        self.pending: dict[Future[Packed], Callable[[Packed], None]] = {}
+        self.buffers: list[Tensor] = []
+
+    def __enter__(self) -> _Packer:
+        self.pool = ThreadPoolExecutor(self.threads)
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        try:
+            while self.pending and failure[0] is None:
+                self._finish()
+        finally:
+            self.pool.shutdown(cancel_futures=True)
+
+    def add(self, layers: dict[str, Linear], plan: Plan, attention: Attention | None = None) -> None:
+        """Packs a layer, or those of an ``attention`` as one."""
+        name, layer = next(iter(layers.items()))
+        kinds = plan(name, _shape(layer))
+        if not kinds:
+            return
+        found = {f"{name}.weight": self.source.read(f"{name}.weight", layer.weight) for name, layer in layers.items()}
+        kind = next((kind for kind in kinds if all(kind.fits(weight) for weight in found.values())), None)
+        if kind is None:
+            for (name, weight), each in zip(found.items(), layers.values(), strict=True):
+                self._keep(name, weight, each)
+            return
+        weight, buffer = self._in_one(found)
+        biases = [layer.bias.detach() for layer in layers.values() if layer.bias is not None]
+        bias = None if not biases else biases[0] if len(biases) == 1 else torch.cat(biases)
+
+        def place(packed: Packed) -> None:
+            if attention is None:
+                layer.packed = packed
+            else:
+                attention.joined = Joined(packed)
+            for each in layers.values():
+                _take_away(each, self.dtype)
+            for name in found:
+                self.source.done(name)
+            if buffer is not None:
+                self.buffers.append(buffer)
+
+        self._make(kind, weight, bias, place)
+
+    def vocabulary(self, text: Bart, plan: Plan) -> None:
+        """The matrix serves twice: to look words up, kept as float16 where that is exact, and packed to project."""
+        kinds = plan(HEAD, tuple(text.shared.weight.shape))
+        if text.head is not None or text.shared.weight.is_meta or not kinds:
+            return
+        found = self.source.read(EMBEDDING, text.shared.weight).detach()
+        kind = next((kind for kind in kinds if kind.fits(found)), None)
+        if self.dtype == torch.float32 and Halves.fits(found):
+            kept = text.shared.halves = found.to(torch.float16, copy=True)
+            weight = kept.float()
+            self.source.check(EMBEDDING, weight)
+            _take_away(text.shared, self.dtype)
+            self.source.done(EMBEDDING)
+        else:
+            self._keep(EMBEDDING, found, text.shared)
+            weight = kept = text.shared.weight.detach()
+        if kind is not None:
+            make = functools.partial(_words, kind, self.dtype)
+            self._make(kind, weight, None, lambda packed: setattr(text, "head", VocabularyHead(kept, packed, make)))
+
+    def _keep(self, name: str, found: Tensor, layer: nn.Linear | nn.Embedding) -> None:
+        """Leaves a layer plain. What was read may be a view of a file."""
+        if found.data_ptr() != layer.weight.data_ptr():
+            _give_back(layer, found.to(self.dtype, copy=True))
+            self.source.check(name, layer.weight.detach())
+        self.source.done(name)
+
+    def _in_one(self, found: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """One matrix of the model's type, and the buffer that it lies in, where it does. Buffers are used again:
+        memory that comes and goes between what stays leaves holes."""
+        first = next(iter(found.values())).detach()
+        if len(found) == 1 and first.dtype == self.dtype and first.is_contiguous():
+            self.source.check(next(iter(found)), first)
+            return first, None
+        size = sum(weight.numel() for weight in found.values())
+        fitting = next((i for i, buffer in enumerate(self.buffers) if buffer.numel() >= size), None)
+        buffer = torch.empty(size, dtype=self.dtype) if fitting is None else self.buffers.pop(fitting)
+        together = buffer[:size].view(-1, first.shape[1])
+        row = 0
+        for name, weight in found.items():
+            part = together[row : row + len(weight)]
+            part.copy_(weight)
+            self.source.check(name, part)
+            row += len(weight)
+        return together, buffer
+
+    def _make(self, kind: type[Packed], weight: Tensor, bias: Tensor | None, place: Callable[[Packed], None]) -> None:
+        if not kind.single_threaded:
+            place(kind(weight, bias))
+            return
+        if len(self.pending) > self.threads:
+            self._finish()
+        self.pending[self.pool.submit(kind, weight, bias)] = place
+
+    def _finish(self) -> None:
+        """Puts in its place what is made next."""
+        ready, _ = wait(self.pending, return_when=FIRST_COMPLETED)
+        for future in ready:
+            self.pending.pop(future)(future.result())
+
+
+def _words(kind: type[Packed], dtype: torch.dtype, words: Tensor) -> Packed:
+    return kind(words.to(dtype), None)
 
 
 def _linears(model: Florence2Model) -> list[tuple[str, Linear]]:
@@ -109,19 +264,24 @@ def _self_attentions(model: Florence2Model) -> list[tuple[str, Attention]]:
     return [(f"{name}.self_attention", layer.self_attention) for name, layer in layers]
 
 
-def _is_plain(layer: Linear) -> bool:
-    return layer.packed is None and layer.weight.device.type == "cpu"
+def _kinds(model: Florence2Model) -> list[Packed]:
+    joined = (attention.joined for _, attention in _self_attentions(model))
+    products = [each.packed for each in joined if isinstance(each, Joined)]
+    return [*products, *(layer.packed for _, layer in _linears(model) if layer.packed is not None)]
 
 
-def _packed(weight: Tensor) -> Tensor:
-    made: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
-    return made
+def _is_plain(layer: nn.Module) -> bool:
+    return type(layer) is Linear and layer.packed is None and layer.weight.device.type == "cpu"
 
 
-def _take_away(layer: Linear, dtype: torch.dtype) -> None:
+def _shape(layer: Linear) -> tuple[int, ...]:
+    return tuple(layer.weight.shape)
+
+
+def _take_away(layer: nn.Linear | nn.Embedding, dtype: torch.dtype) -> None:
     absent = torch.empty(layer.weight.shape, dtype=dtype, device="meta")
     layer.weight = nn.Parameter(absent, requires_grad=layer.weight.requires_grad)
 
 
-def _give_back(layer: Linear, weight: Tensor) -> None:
+def _give_back(layer: nn.Linear | nn.Embedding, weight: Tensor) -> None:
     layer.weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)

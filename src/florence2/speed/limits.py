@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from florence2.checkpoints import configs
 from florence2.config import Florence2Config
-from florence2.model import Florence2Model, int8
+from florence2.model import Florence2Model
+from florence2.model.packed import RoundedForMany
 from florence2.speed import stages
 from florence2.speed.timing import timed
 
@@ -39,10 +40,10 @@ class Limits:
         return cls(rate, bytes_per_second(device))
 
     def floors(
-        self, config: Florence2Config, prompt: int, dtype: torch.dtype, rounded: bool = False
+        self, config: Florence2Config, prompt: int, dtype: torch.dtype, width: float | None = None
     ) -> dict[str, float]:
-        """Seconds per unit of the stages that have a floor."""
-        step = self.step(config, prompt, dtype, rounded)
+        """Seconds per unit of the stages that have a floor. ``width``: bytes of a weight, where not those of dtype."""
+        step = self.step(config, prompt, dtype, width)
         image, words = self.image_encoder(config), self.prompt_encoder(config, prompt)
         return {
             stages.IMAGE: image,
@@ -60,10 +61,10 @@ class Limits:
         """Seconds for a prompt of so many tokens behind the image tokens, the decoder's cross keys included."""
         return prompt_operations(config, prompt) / self.operations
 
-    def step(self, config: Florence2Config, prompt: int, dtype: torch.dtype, rounded: bool = False) -> float:
+    def step(self, config: Florence2Config, prompt: int, dtype: torch.dtype, width: float | None = None) -> float:
         """Seconds per token: rows of one photo read the same weights and keys at once."""
         weights, keys = step_weights(config), step_keys(config, prompt)
-        return (weights * (1 if rounded else dtype.itemsize) + keys * dtype.itemsize) / self.bytes
+        return (weights * (width or dtype.itemsize) + keys * dtype.itemsize) / self.bytes
 
 
 def operations_per_second(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> float:
@@ -79,8 +80,8 @@ def operations_per_second(device: torch.device, dtype: torch.dtype, rounds: int 
 def int8_operations_per_second(rounds: int = 5) -> float:
     """Of a large product with 8-bit weights on this processor."""
     weight, x = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
-    packed = int8.pack(weight, None, int8.engines()[1])
-    best = min(timed(lambda: torch.ops.quantized.linear_dynamic(x, packed, int8.reduce_range())) for _ in range(rounds))
+    packed = RoundedForMany(weight, None)
+    best = min(timed(lambda: packed(x)) for _ in range(rounds))
     return float(2 * SIDE**3 / best)
 
 
