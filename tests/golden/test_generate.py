@@ -28,9 +28,9 @@ CHANGES: dict[str, Any] = {}
 read = beam.Hypotheses.read
 
 
-@pytest.fixture(scope="module")
-def model(golden: Path) -> Florence2Model:
-    return load_reference(golden)
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "packed"])
+def model(golden: Path, request: pytest.FixtureRequest) -> Florence2Model:
+    return load_reference(golden, packed=request.param)
 
 
 @pytest.fixture(scope="module")

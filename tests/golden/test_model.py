@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from florence2.checkpoints.layouts import PROJECTION, translate
-from florence2.model import Florence2Model
+from florence2.model import Florence2Model, packing
 from tests.golden.reference import load_reference
 from tests.model.faults import (
     forget_window_padding,
@@ -34,6 +34,12 @@ LOGITS = (
 @pytest.fixture(scope="module")
 def model(golden: Path) -> Florence2Model:
     return load_reference(golden)
+
+
+@pytest.fixture(scope="module")
+def packed(golden: Path) -> Florence2Model:
+    """As it answers on this processor: it can compute, and nothing else."""
+    return load_reference(golden, packed=True)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +81,11 @@ def worst_stage(model: Florence2Model, vision: dict[str, Tensor], size: str) -> 
 @pytest.mark.parametrize("size", ALL_SIZES)
 def test_stages(model: Florence2Model, vision: dict[str, Tensor], size: str) -> None:
     assert worst_stage(model, vision, size) < TOLERANCE
+
+
+@pytest.mark.parametrize("size", ALL_SIZES)
+def test_stages_of_a_packed_model(packed: Florence2Model, vision: dict[str, Tensor], size: str) -> None:
+    test_stages(packed, vision, size)
 
 
 @pytest.mark.parametrize("fault", [forget_window_padding, scale_channels_by_width])
@@ -196,6 +207,12 @@ CASES = [
 @pytest.mark.parametrize("case", CASES)
 def test_forward(model: Florence2Model, golden: Path, forward: dict[str, Tensor], case: str) -> None:
     assert worst_output(model, golden, forward, case) < LOGITS
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forward_of_a_packed_model(packed: Florence2Model, golden: Path, forward: dict[str, Tensor], case: str) -> None:
+    assert packing.is_packed(packed)
+    assert worst_output(packed, golden, forward, case) < LOGITS
 
 
 def test_logits_and_loss_to_1e4_absolute(model: Florence2Model, golden: Path, forward: dict[str, Tensor]) -> None:

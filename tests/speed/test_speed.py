@@ -16,6 +16,7 @@ from florence2.config import BASE, NANO
 from florence2.model import Florence2Model
 from florence2.speed import cold, limits, stages, tables
 from florence2.speed.limits import Limits
+from florence2.speed.files import file_type
 from florence2.speed.random_weights import vocabulary
 from florence2.speed.timing import Measured, Stage, take_turns
 
@@ -96,6 +97,8 @@ def test_floors_have_the_names_of_stages() -> None:
     assert set(found) <= {*stages.PARTS, *stages.CALLS}
     assert found[stages.FIRST] == pytest.approx(sum(found[n] for n in (stages.IMAGE, stages.PROMPT, stages.GREEDY)))
     assert found[stages.GREEDY] == 2 * Limits(1e11, 2e10).step(NANO, 12, torch.float32)
+    halves = Limits(1e11, 1e10).step(NANO, 12, torch.float32, width=2)  # the keys stay as they are
+    assert 0.5 * found[stages.GREEDY] < halves < found[stages.GREEDY]
 
 
 def test_a_table_tells_ratio_and_share() -> None:
@@ -158,3 +161,10 @@ def test_mistakes_are_explained(arguments: list[str], said: str) -> None:
     done = CliRunner().invoke(app, ["bench", *arguments])
     assert done.exit_code == 2
     assert said in done.output
+
+
+def test_the_file_is_as_narrow_as_the_weights_allow() -> None:
+    layer = torch.nn.Linear(3, 4)
+    assert file_type(layer) == "float32"
+    assert file_type(layer.half().float()) == "float16"
+    assert file_type(layer.bfloat16()) == "bfloat16"

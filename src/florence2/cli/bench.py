@@ -126,11 +126,12 @@ class Sides:
     def saved(self) -> Path:
         """A folder with these weights in our layout."""
         from florence2 import checkpoints
+        from florence2.speed.files import file_type
 
         engine = self.floats.engine
         with engine.plain() as module:
             kept = checkpoints.Checkpoint(module, engine.tokenizer, engine.config)
-            return checkpoints.save(kept, self.folder / "ours", dtype=self.floats.format, overwrite=True)
+            return checkpoints.save(kept, self.folder / "ours", dtype=file_type(module), overwrite=True)
 
 
 def _measure(

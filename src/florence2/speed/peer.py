@@ -17,6 +17,7 @@ from florence2.evaluation import peer
 from florence2.evaluation.samples import Sample
 from florence2.pipeline import Florence2
 from florence2.speed import stages
+from florence2.speed.files import file_type
 from florence2.speed.stages import Work, together
 from florence2.speed.timing import Stage
 
@@ -30,7 +31,7 @@ def load(model: Florence2, folder: Path) -> peer.Transformers:
     kind = str(model.dtype).removeprefix("torch.")
     with engine.plain() as module:
         copy = checkpoints.Checkpoint(module, engine.tokenizer, engine.config)
-        checkpoints.save(copy, folder, layout="native", dtype=kind, overwrite=True)
+        checkpoints.save(copy, folder, layout="native", dtype=file_type(module), overwrite=True)
     return peer.Transformers(folder, device=str(model.device), dtype=kind)
 
 

@@ -27,14 +27,14 @@ SPACE = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}"
 
 
 def write(preset: str, folder: Path) -> Path:
-    """Writes a checkpoint of this size with random weights in float32; returns its folder."""
+    """Writes a checkpoint of this size with random weights, in float16 as the published ones; returns its folder."""
     if preset not in PRESETS:
         raise ConfigError(f"--random {preset}: the sizes are {', '.join(PRESETS)}")
     torch.manual_seed(0)
     chosen = PRESETS[preset]
     made = initialise(Florence2Model(chosen))
     checkpoint = checkpoints.Checkpoint(made, vocabulary(chosen.text.vocab_size), chosen)
-    return checkpoints.save(checkpoint, folder, dtype="float32")
+    return checkpoints.save(checkpoint, folder, dtype="float16")
 
 
 def vocabulary(size: int) -> Tokenizer:
