@@ -15,8 +15,8 @@ from florence2.cli import app
 from florence2.config import BASE, NANO
 from florence2.model import Florence2Model
 from florence2.speed import cold, limits, stages, tables
-from florence2.speed.limits import Limits
 from florence2.speed.files import file_type
+from florence2.speed.limits import Limits
 from florence2.speed.random_weights import vocabulary
 from florence2.speed.timing import Measured, Stage, take_turns
 
