@@ -128,9 +128,14 @@ class Engine:
         try:
             yield self.model
         finally:
-            plan = packing.exact(self.device, self.dtype)
-            if was_packed and plan is not None:
-                packing.pack(self.module, plan)
+            if was_packed:
+                self.pack()
+
+    def pack(self) -> None:
+        """Lay the weights as this processor multiplies them, where it gains by that and no adapter is on the model."""
+        plan = packing.exact(self.device, self.dtype)
+        if plan is not None and isinstance(self.runtime, Florence2Model) and not adapters.adapter_names(self.module):
+            packing.pack(self.module, plan)
 
     @property
     def module(self) -> Florence2Model:

@@ -353,8 +353,8 @@ class Florence2:
     def model(self) -> Florence2Model:
         """The module that holds the weights, e.g. for training or export.
 
-        On some processors a model that only answers has its weights in another order (``florence2.model.packing``).
-        Whoever asks for the module gets plain ones, and answers take longer from then on.
+        On a CPU a model that only answers has its weights in another form (``florence2.model.packing``). Whoever asks
+        for the module gets plain ones; answers then take longer, until :meth:`warmup` is called.
         """
         return self.engine.model
 
@@ -386,7 +386,8 @@ class Florence2:
 
     def warmup(self, compile: bool = False, *, batch_size: int = 8) -> None:
         """Answer a little of each kind now, for one photo and for ``batch_size``, so that the first real call finds the
-        kernels chosen and the memory there.
+        kernels chosen, the memory there and, on a CPU, the weights as the processor reads them best. Who has taken
+        parameters from :attr:`model` must take them again.
 
         With ``compile=True`` image encoder and decoder step are compiled first: seconds to minutes, once per process,
         then no more, whatever the lengths and numbers of answers. It pays where steps wait for their launches, on a GPU
@@ -398,6 +399,8 @@ class Florence2:
             raise TaskError(f"batch_size is at least 1, found {batch_size}")
         if compile:
             self.engine.compile()
+        else:
+            self.engine.pack()
         height, width = self.config.image.size
         photos = [Image.new("RGB", (width, height)) for _ in range(batch_size)]
         try:

@@ -126,7 +126,8 @@ def test_what_is_kept_as_float16() -> None:
     odd.weight.data[3, 5] = 1 / 3
     pack(model)
     kinds = {name: type(layer.packed) for name, layer in model.named_modules() if type(layer) is door.Linear}
-    assert {kind for name, kind in kinds.items() if name.startswith("vision.")} == {Blocked}
+    folded = {f"{name}.{part}" for name, _ in packing._channel_attentions(model) for part in ("qkv", "proj")}
+    assert {kind for name, kind in kinds.items() if name.startswith("vision.") and name not in folded} == {Blocked}
     assert type(odd.packed) is Blocked
     assert type(model.text.decoder.layers[0].ffn.fc1.packed) is Halves
     assert isinstance(model.text.head, VocabularyHead)
@@ -250,6 +251,8 @@ def test_who_asks_for_the_module_gets_plain_weights() -> None:
         pass
     assert not packing.is_packed(model.engine.module)
     assert (says, carries) == (repr(model), model.adapters)
+    model.warmup(batch_size=1)
+    assert packing.is_packed(model.engine.module)
 
 
 def test_float16_and_gpus_are_left_alone() -> None:

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from florence2.config import TextConfig, VisionConfig
 from florence2.model import Cache, DaViT, davit
 from florence2.model import linear as door
-from florence2.model.davit import WindowAttention
+from florence2.model.davit import ChannelAttention, WindowAttention
 from florence2.model.linear import Linear, linear_gelu
 
 
@@ -44,6 +44,25 @@ def test_a_map_that_fits_the_windows_is_not_padded(side: int, pads: int) -> None
     with torch.inference_mode(), Operations() as seen:
         attention(torch.randn(1, side, side, 32))
     assert seen.count["constant_pad_nd"] + seen.count["pad"] == pads
+
+
+@pytest.mark.parametrize(("side", "products"), [(16, 3), (6, 4)])
+def test_values_and_output_of_channels_are_one_product(side: int, products: int) -> None:
+    """Over all tokens where they are many, else two; queries and keys count twice. Twin: another output bias shows."""
+    torch.manual_seed(0)
+    attention = ChannelAttention(32, 4)
+    nn.init.normal_(attention.proj.bias)
+    x = torch.randn(2, side, side, 32)
+    expected = attention(x)  # under autograd: as DaViT writes it
+    with torch.no_grad(), Operations() as seen:
+        made = attention(x.clone())
+    torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
+    folding = 2 * 32 * 32 if products == 3 else 0
+    numbers = sum(seen.numbers[name] for name in ("addmm", "mm", "linear", "_linear_pointwise"))
+    assert numbers == products * x.numel() + folding
+    attention.proj.bias.data += 0.1
+    with torch.no_grad():
+        assert not torch.allclose(attention(x.clone()), expected, atol=1e-2)
 
 
 @pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this PyTorch is built without oneDNN")

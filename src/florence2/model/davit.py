@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from florence2.config import VisionConfig
 from florence2.model.attention import attend
-from florence2.model.linear import Linear, linear_gelu
+from florence2.model.linear import Linear, is_plain, linear, linear_gelu
 
 
 class DaViT(nn.Module):
@@ -171,20 +171,30 @@ class ChannelAttention(nn.Module):
     """Attention among the channels of a group, with all tokens as features (DaViT, eq. 3).
 
     The scale is 1/√N with N the number of tokens of the map, so it changes with the resolution.
+
+    Behind the attention weights A, which are small, everything is linear: values and output are
+    (x Wv + bv) A Wp + bp = x (Wv A Wp) + (bv A Wp + bp). Where answers are computed on a CPU the matrix in the brackets
+    is made first, and one product over all tokens takes the place of three.
     """
+
+    split: SplitProjections | None
+    """What makes queries and keys, and the values' weight apart, where the model is packed for answering."""
 
     def __init__(self, dim: int, groups: int) -> None:
         super().__init__()
         self.groups = groups
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
+        self.register_module("split", None)
 
     def forward(self, x: Tensor) -> Tensor:
         B, H, W, C = x.shape
         N = H * W
+        tokens = x.reshape(B, N, C)
+        if self.split is not None or (_answers_on_cpu(x) and is_plain(self.qkv) and is_plain(self.proj)):
+            return self._folded(tokens, self.split or SplitProjections.of(self.qkv)).view(B, H, W, C)
         scores = x.new_zeros(1, 1, 1)
         values = []
-        tokens = x.reshape(B, N, C)
         split = tokens.chunk(parts(x, 6), 1)
         for part in split:
             q, k, v = self._groups(part)  # each (B*groups, n, c)
@@ -197,6 +207,27 @@ class ChannelAttention(nn.Module):
         for part, v in zip(split, values, strict=True):
             part.copy_(self._heard(v, weights, B))  # in the place of x, which is the caller's own
         return tokens.view(B, H, W, C)
+
+    def _folded(self, tokens: Tensor, split: SplitProjections) -> Tensor:
+        """(B, N, C) in, and in its place, which is the caller's own, out."""
+        B, N, C = tokens.shape
+        c = C // self.groups
+        scores = tokens.new_zeros(1, 1, 1)
+        for part in tokens.chunk(parts(tokens, 4), 1):
+            both = split.queries_keys(part).view(B, part.shape[1], 2, self.groups, c).permute(2, 0, 3, 1, 4)
+            q, k = both.contiguous().flatten(1, 2)  # (B*groups, n, c) each
+            scores = torch.baddbmm(scores, q.transpose(1, 2), k, alpha=N**-0.5)
+        weights = scores.softmax(-1).transpose(1, 2).view(B, self.groups, c, c)
+        out = (weights @ self.proj.weight.t().view(self.groups, c, C)).view(B, C, C)  # A Wp
+        bias = split.v_bias @ out + self.proj.bias  # (B, C)
+        folds = N >= 2 * C  # else the products of matrices cost more than they save
+        if folds:
+            out = linear(out.transpose(1, 2), split.v_weight.t()).transpose(1, 2)  # Wv A Wp
+        for photo, matrix, own_bias in zip(tokens, out, bias, strict=True):
+            for part in photo.chunk(parts(photo, 2)):
+                heard = part if folds else linear(part, split.v_weight)
+                part.copy_(linear(heard, matrix.t(), own_bias))
+        return tokens
 
     def _heard(self, v: Tensor, weights: Tensor, B: int) -> Tensor:
         """(B*groups, n, c) values → (B, n, C)."""
@@ -211,6 +242,20 @@ class ChannelAttention(nn.Module):
         qkv = self.qkv(x).view(B, n, 3, self.groups, C // self.groups).permute(2, 0, 3, 1, 4)
         q, k = qkv[:2].contiguous().flatten(1, 2)
         return q, k, qkv[2].contiguous().flatten(0, 1)
+
+
+class SplitProjections(nn.Module):
+    """The three projections of a channel attention: queries and keys as one product, the values' weight apart."""
+
+    def __init__(self, queries_keys: Callable[[Tensor], Tensor], v_weight: Tensor, v_bias: Tensor) -> None:
+        super().__init__()
+        self.queries_keys, self.v_weight, self.v_bias = queries_keys, v_weight, v_bias
+
+    @classmethod
+    def of(cls, qkv: Linear) -> SplitProjections:
+        last = 2 * qkv.out_features // 3
+        weight, bias = qkv.weight, qkv.bias
+        return cls(lambda x: linear(x, weight[:last], bias[:last]), weight[last:], bias[last:])
 
 
 class MLP(nn.Module):
@@ -237,9 +282,13 @@ def parts(x: Tensor, times: int) -> int:
 
     One where gradients are wanted, which keep everything anyway, on a GPU, and in a graph.
     """
-    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not _answers_on_cpu(x):
         return 1
     return max(1, -(-x.numel() * x.element_size() * times // ROOM))
+
+
+def _answers_on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _in_parts(run: Callable[[Tensor], Tensor], x: Tensor, count: int) -> Tensor:

@@ -1,11 +1,11 @@
 """Products with weights: one door for all linear layers of the model.
 
-In float32 PyTorch gives them to MKL. oneDNN, which PyTorch carries for convolutions and for bf16, does the same
-float32 arithmetic in less time: twice as fast on AVX-512 processors that are not Intel's, where MKL uses half of the
-vector width; on Intel's a third less for the 8 to 16 rows of a batch's step, and the same for the thousands of an image
-encoder. So there the products go to oneDNN, and a GELU that follows is applied to the results while they are in the
-cache. ``torch.backends.mkldnn.flags(enabled=False)``
-turns it off.
+A model that only answers has packed weights (``packing``); this is about plain ones. In float32 PyTorch gives them to
+MKL. oneDNN, which PyTorch carries for convolutions and for bf16, does the same float32 arithmetic in less time: twice
+as fast on AVX-512 processors that are not Intel's, where MKL uses half of the vector width; on Intel's a third less for
+the 8 to 16 rows of a batch's step, and the same for the thousands of an image encoder. So there the products go to
+oneDNN, and a GELU that follows is applied to the results while they are in the cache.
+``torch.backends.mkldnn.flags(enabled=False)`` turns it off.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ class Linear(nn.Linear):
         if self.packed is not None:
             return self.packed(input)
         return linear(input, self.weight, self.bias)
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer is one of these as it was made: no adapter around it, and its weight there."""
+    return type(layer) is Linear and layer.packed is None and not layer.weight.is_meta
 
 
 def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from florence2.model.bart import Attention, Bart, DecoderLayer, EncoderLayer
+from florence2.model.davit import ChannelAttention, SplitProjections
 from florence2.model.florence2 import Florence2Model
-from florence2.model.linear import Linear, packs_weights
+from florence2.model.linear import Linear, is_plain, packs_weights
 from florence2.model.packed import Blocked, Halves, Packed, Rounded, VocabularyHead, multiplies_halves
 
 Plan = Callable[[str, tuple[int, ...]], Sequence[type[Packed]]]
@@ -45,6 +46,8 @@ def exact(device: torch.device, dtype: torch.dtype) -> Plan | None:
         if name == HEAD:
             # A plain float32 matrix, in which words are looked up, is as quick as blocks (``linear.linear``).
             return halves if dtype == torch.float32 else blocked
+        if name.endswith(".channel.attention.proj"):
+            return ()  # it is multiplied with the attention's weights first (``davit.ChannelAttention``)
         return (*halves, *blocked) if name.startswith("text.") else blocked
 
     return kinds
@@ -70,17 +73,24 @@ def pack(model: Florence2Model, plan: Plan, source: Source | None = None) -> Flo
     joined: set[str] = set()
     with torch.no_grad(), _Packer(model.text.logits_bias.dtype, source or Source()) as packer:
         # The image encoder comes first: its packing takes all cores, that of the language model may take one each.
+        for name, channels in _channel_attentions(model):
+            if (
+                is_plain(channels.qkv)
+                and is_plain(channels.proj)
+                and Blocked in plan(f"{name}.qkv", _shape(channels.qkv))
+            ):
+                packer.split(f"{name}.qkv.weight", channels)
         for name, layer in _linears(model):
-            if _is_plain(layer) and not name.startswith("text."):
+            if is_plain(layer) and not name.startswith("text."):
                 packer.add({name: layer}, plan)
         packer.vocabulary(model.text, plan)
         for name, attention in _self_attentions(model):
             layers = {f"{name}.{part}": getattr(attention, part) for part in PROJECTIONS}
-            if all(_is_plain(layer) for layer in layers.values()):
+            if all(is_plain(layer) for layer in layers.values()):
                 packer.add(layers, plan, attention)
                 joined.update(layers)
         for name, layer in _linears(model):
-            if _is_plain(layer) and name.startswith("text.") and name not in joined:
+            if is_plain(layer) and name.startswith("text.") and name not in joined:
                 packer.add({name: layer}, plan)
     return model
 
@@ -89,7 +99,7 @@ def packable(model: Florence2Model, plan: Plan) -> set[str]:
     """Names of the weights that a plan packs, if they fit."""
     words = {EMBEDDING} if plan(HEAD, tuple(model.text.shared.weight.shape)) else set()
     return words | {
-        f"{name}.weight" for name, layer in _linears(model) if _is_plain(layer) and plan(name, _shape(layer))
+        f"{name}.weight" for name, layer in _linears(model) if is_plain(layer) and plan(name, _shape(layer))
     }
 
 
@@ -102,6 +112,11 @@ def unpack(model: Florence2Model) -> Florence2Model:
     if model.text.shared.halves is not None:
         _give_back(model.text.shared, model.text.shared.halves.to(model.text.shared.weight.dtype))
         model.text.shared.halves = None
+    for _, channels in _channel_attentions(model):
+        if channels.split is not None and isinstance(channels.split.queries_keys, Packed):
+            weight = torch.cat([channels.split.queries_keys.plain(), channels.split.v_weight])
+            _give_back(channels.qkv, weight)
+            channels.split = None
     for _, attention in _self_attentions(model):
         if isinstance(attention.joined, Joined):
             thirds = attention.joined.packed.plain().chunk(3)
@@ -190,6 +205,18 @@ class _Packer:
 
         self._make(kind, weight, bias, place)
 
+    def split(self, name: str, attention: ChannelAttention) -> None:
+        """Queries and keys of a channel attention; the weight of its values is multiplied with others first."""
+        layer = attention.qkv
+        weight, buffer = self._in_one({name: self.source.read(name, layer.weight)})
+        last, bias = 2 * len(weight) // 3, layer.bias.detach()
+        queries_keys = Blocked(weight[:last], bias[:last])
+        attention.split = SplitProjections(queries_keys, weight[last:].clone(), bias[last:].clone())
+        _take_away(layer, self.dtype)
+        self.source.done(name)
+        if buffer is not None:
+            self.buffers.append(buffer)
+
     def vocabulary(self, text: Bart, plan: Plan) -> None:
         """The matrix serves twice: to look words up, kept as float16 where that is exact, and packed to project."""
         kinds = plan(HEAD, tuple(text.shared.weight.shape))
@@ -264,14 +291,16 @@ def _self_attentions(model: Florence2Model) -> list[tuple[str, Attention]]:
     return [(f"{name}.self_attention", layer.self_attention) for name, layer in layers]
 
 
+def _channel_attentions(model: Florence2Model) -> list[tuple[str, ChannelAttention]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, ChannelAttention)]
+
+
 def _kinds(model: Florence2Model) -> list[Packed]:
     joined = (attention.joined for _, attention in _self_attentions(model))
     products = [each.packed for each in joined if isinstance(each, Joined)]
+    splits = (channels.split for _, channels in _channel_attentions(model))
+    products += [each.queries_keys for each in splits if each and isinstance(each.queries_keys, Packed)]
     return [*products, *(layer.packed for _, layer in _linears(model) if layer.packed is not None)]
-
-
-def _is_plain(layer: nn.Module) -> bool:
-    return type(layer) is Linear and layer.packed is None and layer.weight.device.type == "cpu"
 
 
 def _shape(layer: Linear) -> tuple[int, ...]:
