@@ -39,8 +39,8 @@ def draw(documents: dict[str, dict[str, Any]], target: Path) -> None:
         axes.set_title(name, loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xscale("log", base=2)
-        axes.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
-        axes.set_xlim(0.5, 12)
+        axes.set_xticks([0.5, 1, 2, 4, 8, 16], ["0.5", "1", "2", "4", "8", "16"])
+        axes.set_xlim(0.5, 24)
     figure.tight_layout()
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("target", type=Path)
     a = parser.parse_args()
-    names = ("base-float32", "base-int8", "nano-float32", "nano-int8")
+    names = ("base-float32", "base-bfloat16", "base-int8", "nano-float32")
     found = {name: a.results / f"{name}.json" for name in names}
     draw({name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}, a.target)
 

@@ -22,7 +22,18 @@ from tests.tiny_checkpoint import picture, tiny_checkpoint
 
 FLAGS = {
     "bench": {
-        *("--random", "--peer", "--stage", "-s", "--rounds", "--threads", "--cold", "--device", "--dtype"),
+        *(
+            "--random",
+            "--peer",
+            "--peer-exact",
+            "--stage",
+            "-s",
+            "--rounds",
+            "--threads",
+            "--cold",
+            "--device",
+            "--dtype",
+        ),
         *("--output", "-o", "--batch", "-b", "--drift", "--limit"),
     },
     "run": {

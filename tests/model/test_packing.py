@@ -261,3 +261,15 @@ def test_float16_and_gpus_are_left_alone() -> None:
     assert door.packs_weights(CPU, torch.float32)
     with torch.backends.mkldnn.flags(enabled=False):
         assert not door.packs_weights(CPU, torch.float32)
+
+
+def test_whatever_engine_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch has one setting of who packs; it neither disturbs nor is changed."""
+    there = [name for name in ("onednn", "qnnpack") if name in torch.backends.quantized.supported_engines]
+    for engine in there:
+        monkeypatch.setattr(torch.backends.quantized, "engine", engine)
+        model = pack(plain_model(torch.float32))
+        said(model)  # packs the locations when they are first asked for
+        assert torch.backends.quantized.engine == engine
+        assert packing.bytes_per_weight(model) == 2
+    assert there

@@ -37,6 +37,10 @@ def bench(
     peer: Annotated[
         bool, typer.Option("--peer", help="The same in transformers, in turn; it must be installed.")
     ] = False,
+    peer_exact: Annotated[
+        bool,
+        typer.Option("--peer-exact", help="As --peer, with transformers in float32 whatever the model is in."),
+    ] = False,
     stage: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--stage", "-s", help="Only stages whose name begins so; repeat it.", show_default=False),
@@ -94,9 +98,10 @@ def bench(
             Florence2.from_pretrained(source, device=device, dtype=dtype),
             lambda: Florence2.from_pretrained(source, device=device, dtype="float32"),
             folder,
+            peer_exact,
         )
         work = Work(batches=tuple(batch)) if batch else Work()
-        document, markdown = _measure(sides, work, peer, stage or [], rounds, cold, drift, limit)
+        document, markdown = _measure(sides, work, peer or peer_exact, stage or [], rounds, cold, drift, limit)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
@@ -112,6 +117,8 @@ class Sides:
     load_exact: Callable[[], Florence2]
     folder: Path
     """For copies in other layouts."""
+    peer_exact: bool = False
+    """Transformers computes in float32, whatever the model does."""
 
     @functools.cached_property
     def exact(self) -> Florence2:
@@ -120,8 +127,8 @@ class Sides:
 
     @property
     def floats(self) -> Florence2:
-        """The model itself, or where its weights are rounded the float32 ones: those that a file can hold."""
-        return self.exact if self.model.format == "int8" else self.model
+        """What transformers computes with: as the model, or in float32 where weights are rounded or that is asked."""
+        return self.exact if self.model.format == "int8" or self.peer_exact else self.model
 
     def saved(self) -> Path:
         """A folder with these weights in our layout."""

@@ -14,7 +14,7 @@ import torch
 from florence2.errors import ConfigError
 from florence2.model import packing
 from florence2.model.florence2 import Florence2Model
-from florence2.model.packed import Packed, Rounded, RoundedForMany, engines
+from florence2.model.packed import Halves, Packed, Rounded, RoundedForMany, engines
 
 SMALLEST = 256
 """Rows and columns that a matrix must have to be worth it."""
@@ -43,7 +43,8 @@ def plan(device: torch.device, dtype: torch.dtype) -> packing.Plan:
 
     def kinds(name: str, shape: tuple[int, ...]) -> Sequence[type[Packed]]:
         if min(shape) < SMALLEST:
-            return () if small is None else small(name, shape)
+            # Halves are packed on threads, and who packs is one setting for the whole process.
+            return () if small is None else tuple(kind for kind in small(name, shape) if kind is not Halves)
         crossing = ".cross_attention." in name and name.endswith((".k", ".v"))
         stepwise = name.startswith("text.decoder.") and not crossing
         return (Rounded if stepwise or name == packing.HEAD else RoundedForMany,)

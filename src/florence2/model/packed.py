@@ -15,10 +15,11 @@ be made plain again bit by bit.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import torch
@@ -104,12 +105,8 @@ class Rounded(Packed):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that such tensors will go; the kernels have no other door yet
             rounded = torch.quantize_per_channel(weight, scales, torch.zeros(len(weight)).long(), 0, torch.qint8)
-            before = torch.backends.quantized.engine
-            torch.backends.quantized.engine = engines()[self.many]
-            try:
+            with quantized_engine(engines()[self.many]):
                 self.weight = torch.ops.quantized.linear_prepack(rounded, bias)
-            finally:
-                torch.backends.quantized.engine = before
 
     def __call__(self, x: Tensor, gelu: bool = False) -> Tensor:
         made: Tensor = torch.ops.quantized.linear_dynamic(x, self.weight, reduce_range())
@@ -145,6 +142,17 @@ class VocabularyHead(nn.Module):
         if place not in self.packed:
             self.packed[place] = self.make(self.embedding[slice(*place)])
         return self.packed[place](hidden)
+
+
+@contextlib.contextmanager
+def quantized_engine(name: str) -> Iterator[None]:
+    """PyTorch's one setting for the whole process of who packs weights, for the moment."""
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = name
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:

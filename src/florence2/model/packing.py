@@ -9,6 +9,7 @@ product.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -21,7 +22,15 @@ from florence2.model.bart import Attention, Bart, DecoderLayer, EncoderLayer
 from florence2.model.davit import ChannelAttention, SplitProjections
 from florence2.model.florence2 import Florence2Model
 from florence2.model.linear import Linear, is_plain, packs_weights
-from florence2.model.packed import Blocked, Halves, Packed, Rounded, VocabularyHead, multiplies_halves
+from florence2.model.packed import (
+    Blocked,
+    Halves,
+    Packed,
+    Rounded,
+    VocabularyHead,
+    multiplies_halves,
+    quantized_engine,
+)
 
 Plan = Callable[[str, tuple[int, ...]], Sequence[type[Packed]]]
 """(a layer's name, the shape of its weight) → the kinds to try; none leave it plain. ``HEAD`` is the vocabulary."""
@@ -71,7 +80,8 @@ def pack(model: Florence2Model, plan: Plan, source: Source | None = None) -> Flo
     Layers that an adapter has changed stay as they are. From a ``source`` come the weights that :func:`packable` names.
     """
     joined: set[str] = set()
-    with torch.no_grad(), _Packer(model.text.logits_bias.dtype, source or Source()) as packer:
+    halving = quantized_engine("fbgemm") if multiplies_halves() else contextlib.nullcontext()
+    with torch.no_grad(), halving, _Packer(model.text.logits_bias.dtype, source or Source()) as packer:
         # The image encoder comes first: its packing takes all cores, that of the language model may take one each.
         for name, channels in _channel_attentions(model):
             if (
@@ -279,7 +289,8 @@ class _Packer:
 
 
 def _words(kind: type[Packed], dtype: torch.dtype, words: Tensor) -> Packed:
-    return kind(words.to(dtype), None)
+    with quantized_engine("fbgemm") if kind is Halves else contextlib.nullcontext():
+        return kind(words.to(dtype), None)
 
 
 def _linears(model: Florence2Model) -> list[tuple[str, Linear]]:
