@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -159,6 +161,8 @@ def test_a_product(kind: type[Packed], rows: tuple[int, ...]) -> None:
     assert_close(kind(weight, None)(x), F.linear(x, weight), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(made(x), F.linear(x, weight), atol=1e-3)
     assert torch.equal(made.plain(), weight)
+    for again in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert torch.equal(again(x), made(x))
 
 
 def test_float16_that_does_not_reach() -> None:
@@ -253,6 +257,16 @@ def test_who_asks_for_the_module_gets_plain_weights() -> None:
     assert (says, carries) == (repr(model), model.adapters)
     model.warmup(batch_size=1)
     assert packing.is_packed(model.engine.module)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, HALF])
+def test_a_copy_is_packed_too(dtype: torch.dtype) -> None:
+    model = pack(plain_model(dtype))
+    twin = copy.deepcopy(model)
+    for found, right in zip(said(twin), said(model), strict=True):
+        assert torch.equal(found, right)
+    packing.unpack(model)
+    assert packing.is_packed(twin)
 
 
 def test_float16_and_gpus_are_left_alone() -> None:

@@ -72,6 +72,9 @@ class Blocked(Packed):
     def plain(self) -> Tensor:
         return self.weight.to_dense()
 
+    def __reduce__(self) -> tuple[type[Blocked], tuple[Tensor, Tensor | None]]:
+        return Blocked, (self.plain(), self.bias)
+
 
 class Halves(Packed):
     single_threaded = True
@@ -91,6 +94,10 @@ class Halves(Packed):
     def plain(self) -> Tensor:
         weight, _ = torch.ops.quantized.linear_unpack_fp16(self.weight)
         return weight.clone()  # the memory of the kernel's own is not for others
+
+    def __reduce__(self) -> tuple[type[Halves], tuple[Tensor, Tensor | None]]:
+        _, bias = torch.ops.quantized.linear_unpack_fp16(self.weight)
+        return Halves, (self.plain(), None if bias is None else bias.clone())
 
 
 class Rounded(Packed):
