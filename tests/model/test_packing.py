@@ -139,6 +139,21 @@ def test_what_is_kept_as_float16() -> None:
     assert odd.weight[3, 5].item() == torch.tensor(1 / 3).item()
 
 
+def test_a_processor_that_gains_by_float16_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Intel's: the image encoder's weights stay plain, and its channel attentions are folded all the same."""
+    monkeypatch.setattr(door, "_fewest_rows", lambda: math.inf)
+    model = plain_model(torch.float32)
+    before, expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}, said(model)
+    for found, right in zip(said(pack(model)), expected, strict=True):
+        assert_close(found, right, atol=1e-4 * float(right.std()), rtol=1e-4)
+    assert packing.bytes_per_weight(model) == 2
+    assert not any(parameter.is_meta for parameter in model.vision.parameters())
+    assert all(channels.split is not None for _, channels in packing._channel_attentions(model))
+    packing.unpack(model)
+    assert all(channels.split is None for _, channels in packing._channel_attentions(model))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 def test_a_vocabulary_that_float16_has_not() -> None:
     model = plain_model(torch.float32)
     model.text.shared.weight.data[7, 1] = 1 / 3

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from florence2.config import TextConfig, VisionConfig
 from florence2.model import Cache, DaViT, davit
 from florence2.model import linear as door
-from florence2.model.davit import ChannelAttention, WindowAttention
+from florence2.model.davit import ChannelAttention, SplitProjections, WindowAttention
 from florence2.model.linear import Linear, linear_gelu
 
 
@@ -53,7 +53,8 @@ def test_values_and_output_of_channels_are_one_product(side: int, products: int)
     attention = ChannelAttention(32, 4)
     nn.init.normal_(attention.proj.bias)
     x = torch.randn(2, side, side, 32)
-    expected = attention(x)  # under autograd: as DaViT writes it
+    expected = attention(x)  # as DaViT writes it
+    attention.split = SplitProjections.of(attention.qkv)
     with torch.no_grad(), Operations() as seen:
         made = attention(x.clone())
     torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)

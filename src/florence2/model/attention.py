@@ -41,5 +41,6 @@ FEW, MANY = 8, 128
 
 
 def _slow_in_flash(q: Tensor, k: Tensor) -> bool:
-    shape = q.shape[-2] <= FEW and k.shape[-2] >= MANY
-    return shape and q.dtype == torch.bfloat16 and not torch.compiler.is_compiling()
+    if q.dtype != torch.bfloat16 or torch.compiler.is_compiling():  # a compiler would tie itself to the lengths
+        return False
+    return q.shape[-2] <= FEW and k.shape[-2] >= MANY

@@ -13,6 +13,7 @@ The depthwise 3x3 convolutions of the blocks are the only positional encoding. N
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -22,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from florence2.config import VisionConfig
 from florence2.model.attention import attend
-from florence2.model.linear import Linear, is_plain, linear, linear_gelu
+from florence2.model.linear import Linear, linear, linear_gelu
 
 
 class DaViT(nn.Module):
@@ -173,12 +174,12 @@ class ChannelAttention(nn.Module):
     The scale is 1/√N with N the number of tokens of the map, so it changes with the resolution.
 
     Behind the attention weights A, which are small, everything is linear: values and output are
-    (x Wv + bv) A Wp + bp = x (Wv A Wp) + (bv A Wp + bp). Where answers are computed on a CPU the matrix in the brackets
-    is made first, and one product over all tokens takes the place of three.
+    (x Wv + bv) A Wp + bp = x (Wv A Wp) + (bv A Wp + bp). A model that is packed for answering makes the matrix in the
+    brackets first, and one product over all tokens takes the place of three.
     """
 
     split: SplitProjections | None
-    """What makes queries and keys, and the values' weight apart, where the model is packed for answering."""
+    """What makes queries and keys, and the values' weight apart, in a packed model."""
 
     def __init__(self, dim: int, groups: int) -> None:
         super().__init__()
@@ -191,8 +192,8 @@ class ChannelAttention(nn.Module):
         B, H, W, C = x.shape
         N = H * W
         tokens = x.reshape(B, N, C)
-        if self.split is not None or (_answers_on_cpu(x) and is_plain(self.qkv) and is_plain(self.proj)):
-            return self._folded(tokens, self.split or SplitProjections.of(self.qkv)).view(B, H, W, C)
+        if self.split is not None:
+            return self._folded(tokens, self.split).view(B, H, W, C)
         scores = x.new_zeros(1, 1, 1)
         values = []
         split = tokens.chunk(parts(x, 6), 1)
@@ -253,9 +254,11 @@ class SplitProjections(nn.Module):
 
     @classmethod
     def of(cls, qkv: Linear) -> SplitProjections:
+        """Of a plain layer, whose memory they share."""
         last = 2 * qkv.out_features // 3
         weight, bias = qkv.weight, qkv.bias
-        return cls(lambda x: linear(x, weight[:last], bias[:last]), weight[last:], bias[last:])
+        queries_keys = functools.partial(linear, weight=weight[:last], bias=bias[:last])
+        return cls(queries_keys, weight[last:], bias[last:])
 
 
 class MLP(nn.Module):
@@ -282,13 +285,9 @@ def parts(x: Tensor, times: int) -> int:
 
     One where gradients are wanted, which keep everything anyway, on a GPU, and in a graph.
     """
-    if not _answers_on_cpu(x):
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return 1
     return max(1, -(-x.numel() * x.element_size() * times // ROOM))
-
-
-def _answers_on_cpu(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _in_parts(run: Callable[[Tensor], Tensor], x: Tensor, count: int) -> Tensor:

@@ -84,12 +84,13 @@ def pack(model: Florence2Model, plan: Plan, source: Source | None = None) -> Flo
     with torch.no_grad(), halving, _Packer(model.text.logits_bias.dtype, source or Source()) as packer:
         # The image encoder comes first: its packing takes all cores, that of the language model may take one each.
         for name, channels in _channel_attentions(model):
-            if (
-                is_plain(channels.qkv)
-                and is_plain(channels.proj)
-                and Blocked in plan(f"{name}.qkv", _shape(channels.qkv))
-            ):
+            kinds = plan(f"{name}.qkv", _shape(channels.qkv))
+            if not (is_plain(channels.qkv) and is_plain(channels.proj)):
+                continue
+            if Blocked in kinds:
                 packer.split(f"{name}.qkv.weight", channels)
+            elif not kinds:
+                channels.split = SplitProjections.of(channels.qkv)
         for name, layer in _linears(model):
             if is_plain(layer) and not name.startswith("text."):
                 packer.add({name: layer}, plan)
@@ -126,7 +127,7 @@ def unpack(model: Florence2Model) -> Florence2Model:
         if channels.split is not None and isinstance(channels.split.queries_keys, Packed):
             weight = torch.cat([channels.split.queries_keys.plain(), channels.split.v_weight])
             _give_back(channels.qkv, weight)
-            channels.split = None
+        channels.split = None
     for _, attention in _self_attentions(model):
         if isinstance(attention.joined, Joined):
             thirds = attention.joined.packed.plain().chunk(3)
