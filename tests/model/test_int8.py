@@ -106,6 +106,15 @@ def test_it_says_what_it_is() -> None:
     assert packing.bytes_per_weight(rounded.model) == 1
 
 
+def test_a_packed_model_is_rounded_too_and_learns_nothing() -> None:
+    model = int8.quantize(checkpoints.load(None, dtype="float32", device="cpu", packed=True).model)
+    loaded = checkpoints.load(None, dtype="int8", device="cpu").model
+    for rounded in (model, loaded):
+        assert int8.is_quantized(rounded)
+        assert packing.bytes_per_weight(rounded) == 1
+        assert not any(parameter.requires_grad for parameter in rounded.parameters())
+
+
 def test_it_is_not_made_float_again() -> None:
     with pytest.raises(ConfigError, match="cannot be made float again"):
         Rounded(torch.randn(4, 4), None).plain()

@@ -107,7 +107,7 @@ def load(
         state = _fit(tensors, found, model, rows)
         format = choose(dtype, where, tensors)
         plan = int8.plan(where, format.dtype) if format.int8 else packing.exact(where, format.dtype) if packed else None
-        _place(model, state, format.dtype, where, release=".safetensors" in file.name, plan=plan)
+        _place(model, state, format.dtype, where, ".safetensors" in file.name, plan, format.int8)
         calibration = Calibration.load(place.folder)
     except CheckpointError as error:
         if str(place.folder) in str(error):
@@ -189,6 +189,7 @@ def _place(
     device: torch.device,
     release: bool,
     plan: packing.Plan | None,
+    rounded: bool,
 ) -> None:
     """``release``: the tensors are views of a file, whose memory is given back as soon as each is copied."""
     for name, tensor in state.items():
@@ -210,6 +211,8 @@ def _place(
             check_finite(name, placed[name])
             done(name)
     model.load_state_dict(placed, strict=True, assign=True)
+    if rounded:
+        model.requires_grad_(False)
     if plan is not None:
         packing.pack(model, plan, packing.Source(lambda name, _: state[name], check_finite, done))
         give_back_holes()

@@ -25,10 +25,9 @@ def quantize(model: Florence2Model) -> Florence2Model:
 
     Raises ConfigError where the weights are not float32 on a CPU, or this build of PyTorch has no such kernels.
     """
-    weight = model.text.shared.weight
+    weight = packing.unpack(model).text.shared.weight
     made = plan(weight.device, weight.dtype)
-    model.requires_grad_(False)
-    return packing.pack(model, made)
+    return packing.pack(model.requires_grad_(False), made)
 
 
 def plan(device: torch.device, dtype: torch.dtype) -> packing.Plan:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -209,10 +209,7 @@ class _Packer:
                 attention.joined = Joined(packed)
             for each in layers.values():
                 _take_away(each, self.dtype)
-            for name in found:
-                self.source.done(name)
-            if buffer is not None:
-                self.buffers.append(buffer)
+            self._finish_with(found, buffer)
 
         self._make(kind, weight, bias, place)
 
@@ -224,9 +221,7 @@ class _Packer:
         queries_keys = Blocked(weight[:last], bias[:last])
         attention.split = SplitProjections(queries_keys, weight[last:].clone(), bias[last:].clone())
         _take_away(layer, self.dtype)
-        self.source.done(name)
-        if buffer is not None:
-            self.buffers.append(buffer)
+        self._finish_with([name], buffer)
 
     def vocabulary(self, text: Bart, plan: Plan) -> None:
         """The matrix serves twice: to look words up, kept as float16 where that is exact, and packed to project."""
@@ -273,6 +268,12 @@ class _Packer:
             self.source.check(name, part)
             row += len(weight)
         return together, buffer
+
+    def _finish_with(self, names: Iterable[str], buffer: Tensor | None) -> None:
+        for name in names:
+            self.source.done(name)
+        if buffer is not None:
+            self.buffers.append(buffer)
 
     def _make(self, kind: type[Packed], weight: Tensor, bias: Tensor | None, place: Callable[[Packed], None]) -> None:
         if not kind.single_threaded:
