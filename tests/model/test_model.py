@@ -88,7 +88,7 @@ def test_1600_pixels_are_the_most() -> None:
 
 
 def test_training_and_inference_paths_of_attention_agree() -> None:
-    """Under autograd the CPU uses plain matrix products, without it the fused kernel."""
+    """Under autograd the CPU uses plain matrix products, without it mostly the fused kernel."""
     model, x = tiny_model(), torch.randn(2, 3, 70, 100)
     ids, labels = torch.randint(4, 1200, (2, 6)), torch.randint(4, 1200, (2, 9))
     mask = torch.ones(2, 6, dtype=torch.bool)

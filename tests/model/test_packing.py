@@ -139,6 +139,53 @@ def test_what_is_kept_as_float16() -> None:
     assert odd.weight[3, 5].item() == torch.tensor(1 / 3).item()
 
 
+@pytest.mark.parametrize("dtype", [HALF])
+def test_steps_of_bfloat16_weights_compute_in_float32(dtype: torch.dtype) -> None:
+    """They come nearer to float32 than those of a plain model. Twin: the same weights in blocks do not."""
+    right = said(plain_model(dtype).float())[3]
+    model = pack(plain_model(dtype))
+    fc1, vocabulary = model.text.decoder.layers[0].ffn.fc1, model.text.head
+    assert type(fc1.packed) is Halves
+    assert isinstance(vocabulary, VocabularyHead)
+    assert {type(packed) for packed in vocabulary.packed.values()} == {Blocked}
+    assert type(model.text.decoder.layers[0].cross_attention.k.packed) is Blocked
+    cache = model.new_cache(1, 4)
+    assert {cache.keys.dtype, cache.values.dtype, model.encode(None, torch.ones(1, 2).long()).keys[0].dtype} == {
+        torch.float32
+    }
+    distance = (said(model)[3] - right).std()
+    assert distance < 0.8 * (said(plain_model(dtype))[3] - right).std()
+
+    blocks = packing.exact(CPU, dtype)
+    assert blocks is not None
+    in_blocks = packing.pack(plain_model(dtype), lambda name, shape: [k for k in blocks(name, shape) if k is Blocked])
+    assert in_blocks.text.decoder.steps_in is None
+    assert distance < 0.8 * (said(in_blocks)[3] - right).std()
+
+
+@pytest.mark.parametrize("dtype", [HALF])
+def test_a_decoder_that_is_not_all_float16(dtype: torch.dtype) -> None:
+    """One layer that float16 does not hold, or that an adapter has changed: the steps stay in bfloat16."""
+    model = plain_model(dtype)
+    model.text.decoder.layers[1].ffn.fc2.weight.data[2, 3] = 1e-9
+    expected = said(model)
+    assert pack(model).text.decoder.steps_in is None
+    assert type(model.text.decoder.layers[1].ffn.fc2.packed) is Blocked
+    assert type(model.text.decoder.layers[0].ffn.fc2.packed) is Halves
+    for found, right in zip(said(model), expected, strict=True):
+        assert_close(found, right, atol=0.1 * float(right.std()), rtol=0.1)
+
+    class Changed(door.Linear):
+        pass
+
+    model = plain_model(dtype)
+    model.text.decoder.layers[0].cross_attention.q.__class__ = Changed
+    expected = said(model)
+    assert pack(model).text.decoder.steps_in is None
+    for found, right in zip(said(model), expected, strict=True):
+        assert_close(found, right, atol=0.1 * float(right.std()), rtol=0.1)
+
+
 def test_a_processor_that_gains_by_float16_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """As Intel's: the image encoder's weights stay plain, and its channel attentions are folded all the same."""
     monkeypatch.setattr(door, "_fewest_rows", lambda: math.inf)

@@ -19,28 +19,50 @@ def attend(
     applied to the attention weights: pass 0 outside of training.
 
     On a CPU this is two matrix products and a softmax instead of the fused kernel in two cases. Under autograd: the
-    backward pass of the CPU's flash kernel took a third of a whole training step in bf16. And in bfloat16 for a few
-    queries of many keys, as where a decoder step looks at the image: one query takes the flash kernel three times as
-    long. The softmax is still computed in float32; that its scores are rounded adds 2 % to the distance of an answer's
-    logits from those in float32.
+    backward pass of the CPU's flash kernel took a third of a whole training step in bf16. And for a few queries of many
+    keys, as where a decoder step looks at the image: there the flash kernel takes a third longer in float32 and three
+    times as long in bfloat16. The softmax is still computed in float32; that bfloat16 scores are rounded adds 2 % to
+    the distance of an answer's logits from those in float32.
     """
     if q.device.type == "cpu" and (torch.is_grad_enabled() or _slow_in_flash(q, k)):
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (..., n, m)
+        scores = _scores(q * q.shape[-1] ** -0.5, k)  # (..., n, m)
         if causal:
             future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
             scores = scores.masked_fill(future, float("-inf"))
         elif mask is not None:
             scores = scores + mask
         weights = scores.softmax(-1) if torch.is_grad_enabled() else scores.softmax(-1, torch.float32).to(v.dtype)
-        return drop(weights, dropout) @ v
+        return _mixed(drop(weights, dropout), v)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
 
 
-FEW, MANY = 8, 128
-"""Queries up to which and keys from which on the CPU's flash kernel is the slower one in bfloat16."""
+FEW, MANY = {torch.float32: 4, torch.bfloat16: 8}, 128
+"""Queries up to which and keys from which on the CPU's flash kernel is the slower one."""
+
+
+def in_columns(v: Tensor) -> Tensor:
+    """Values (..., m, d) as a few queries read them fastest, if they are read more than once: in float32 on a CPU each
+    of the d columns in one run."""
+    if v.device.type != "cpu" or v.dtype != torch.float32:
+        return v.contiguous()
+    return v.transpose(-2, -1).contiguous().transpose(-2, -1)
+
+
+def _scores(q: Tensor, k: Tensor) -> Tensor:
+    """q kᵀ. In float32 a single query is the second factor: the library then reads the keys at the rate of memory."""
+    if q.shape[-2] == 1 and q.dtype == torch.float32:
+        return (k @ q.transpose(-2, -1)).transpose(-2, -1)
+    return q @ k.transpose(-2, -1)
+
+
+def _mixed(weights: Tensor, v: Tensor) -> Tensor:
+    """weights v, the values as the first factor where their columns lie in runs."""
+    if v.stride(-2) == 1:
+        return (v.transpose(-2, -1) @ weights.transpose(-2, -1)).transpose(-2, -1)
+    return weights @ v
 
 
 def _slow_in_flash(q: Tensor, k: Tensor) -> bool:
-    if q.dtype != torch.bfloat16 or torch.compiler.is_compiling():  # a compiler would tie itself to the lengths
+    if torch.compiler.is_compiling():  # a compiler would tie itself to the lengths
         return False
-    return q.shape[-2] <= FEW and k.shape[-2] >= MANY
+    return q.shape[-2] <= FEW.get(q.dtype, 0) and k.shape[-2] >= MANY

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from florence2.config import TextConfig
 from florence2.errors import ConfigError
-from florence2.model.attention import attend
+from florence2.model.attention import attend, in_columns
 from florence2.model.dropout import dropout
 from florence2.model.linear import Linear, linear, linear_gelu
 from florence2.model.packed import VocabularyHead
@@ -60,7 +60,9 @@ class Memory:
 class Cache:
     """Self-attention keys and values of R decoder rows, (layers, R, heads, max_length, head_dim) each."""
 
-    def __init__(self, config: TextConfig, rows: int, max_length: int, like: Tensor) -> None:
+    def __init__(
+        self, config: TextConfig, rows: int, max_length: int, like: Tensor, dtype: torch.dtype | None = None
+    ) -> None:
         shape = (
             config.decoder_layers,
             rows,
@@ -68,8 +70,8 @@ class Cache:
             max_length,
             config.d_model // config.decoder_heads,
         )
-        self.keys = like.new_empty(shape)
-        self.values = like.new_empty(shape)
+        self.keys = like.new_empty(shape, dtype=dtype)
+        self.values = like.new_empty(shape, dtype=dtype)
         self.length = 0
         """Tokens written so far."""
 
@@ -186,6 +188,10 @@ class EncoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
+    steps_in: torch.dtype | None = None
+    """What its layers compute in where that is not the model's type: float32, while bfloat16 weights are packed as
+    float16 (``packing``). Embeddings and hidden states are of the model's type all the same."""
+
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
@@ -200,8 +206,10 @@ class Decoder(nn.Module):
         for layer in self.layers:
             assert isinstance(layer, DecoderLayer)
             k, v = layer.cross_attention.keys_values(states)
+            if self.steps_in is not None:
+                k, v = k.to(self.steps_in), v.to(self.steps_in)
             if not torch.is_grad_enabled():  # every step reads them: head by head in one run, copied once
-                k, v = k.contiguous(), v.contiguous()
+                k, v = k.contiguous(), in_columns(v)
             keys.append(k)
             values.append(v)
         return tuple(keys), tuple(values)
@@ -209,7 +217,7 @@ class Decoder(nn.Module):
     def forward(self, embeds: Tensor, memory: Memory, cache: Cache | None) -> Tensor:  # (R, n, D)
         start = 0 if cache is None else cache.length
         n = embeds.shape[1]
-        x = _with_positions(self, embeds, start)
+        x = _with_positions(self, embeds if self.steps_in is None else embeds.to(self.steps_in), start)
         bias = None if memory.mask is None else additive_mask(memory.mask, x.dtype)  # (B, 1, 1, S)
         for i, layer in enumerate(self.layers):
             if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -218,7 +226,7 @@ class Decoder(nn.Module):
                 x = layer(x, memory.keys[i], memory.values[i], bias, cache, i)
         if cache is not None:
             cache.length += n
-        return x
+        return x.to(embeds.dtype)
 
 
 class DecoderLayer(nn.Module):

@@ -68,7 +68,7 @@ class Florence2Model(nn.Module):
 
     def new_cache(self, rows: int, max_length: int) -> Cache:
         """Room for ``max_length`` tokens in each of ``rows`` decoder rows."""
-        return Cache(self.config.text, rows, max_length, like=self.text.logits_bias)
+        return Cache(self.config.text, rows, max_length, self.text.logits_bias, self.text.decoder.steps_in)
 
     def decode(self, ids: Tensor, memory: Memory, cache: Cache | None = None, words: slice | None = None) -> Tensor:
         """(R, n) ids → (R, n, V) logits, or those of the ids ``words`` only. R is a multiple k of the memory's B rows:

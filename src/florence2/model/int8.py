@@ -44,9 +44,7 @@ def plan(device: torch.device, dtype: torch.dtype) -> packing.Plan:
         if min(shape) < SMALLEST:
             # Halves are packed on threads, and who packs is one setting for the whole process.
             return () if small is None else tuple(kind for kind in small(name, shape) if kind is not Halves)
-        crossing = ".cross_attention." in name and name.endswith((".k", ".v"))
-        stepwise = name.startswith("text.decoder.") and not crossing
-        return (Rounded if stepwise or name == packing.HEAD else RoundedForMany,)
+        return (Rounded if packing.is_stepwise(name) or name == packing.HEAD else RoundedForMany,)
 
     return kinds
 

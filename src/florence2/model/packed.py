@@ -4,7 +4,7 @@
 kind       kept as                     product
 =========  ==========================  ===================================================================
 Blocked    its own type, in blocks     oneDNN's, float32 or bfloat16; plain weights are rearranged each time
-Halves     float16                     FBGEMM's, in float32: a step reads half the bytes; only weights that
+Halves     float16                     FBGEMM's, in float32: a step reads two bytes a weight; only weights that
                                        float16 holds exactly, as those of all published checkpoints
 Rounded    8-bit integers              FBGEMM's or oneDNN's, inputs rounded call by call: answers differ
 =========  ==========================  ===================================================================
@@ -81,19 +81,20 @@ class Halves(Packed):
     bytes_per_weight = 2
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.weight = torch.ops.quantized.linear_prepack_fp16(weight, bias)
+        self.dtype = weight.dtype
+        self.weight = torch.ops.quantized.linear_prepack_fp16(weight.float(), None if bias is None else bias.float())
 
     @classmethod
     def fits(cls, weight: Tensor) -> bool:
         return weight.dtype == torch.float16 or torch.equal(weight.half().to(weight.dtype), weight)
 
     def __call__(self, x: Tensor, gelu: bool = False) -> Tensor:
-        made: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self.weight)
-        return F.gelu(made) if gelu else made
+        made: Tensor = torch.ops.quantized.linear_dynamic_fp16(x.float(), self.weight)
+        return (F.gelu(made) if gelu else made).to(x.dtype)
 
     def plain(self) -> Tensor:
         weight, _ = torch.ops.quantized.linear_unpack_fp16(self.weight)
-        return weight.clone()  # the memory of the kernel's own is not for others
+        return weight.to(self.dtype, copy=True)  # the memory of the kernel's own is not for others
 
     def __reduce__(self) -> tuple[type[Halves], tuple[Tensor, Tensor | None]]:
         _, bias = torch.ops.quantized.linear_unpack_fp16(self.weight)

@@ -41,25 +41,34 @@ PROJECTIONS = ("q", "k", "v")
 def exact(device: torch.device, dtype: torch.dtype) -> Plan | None:
     """The plan that changes nothing but the time; None where there is nothing to gain.
 
-    In float32 the weights of the language model are kept as float16 where that holds them exactly: its steps are
-    bound by reading them. The image encoder is bound by arithmetic.
+    Steps of the decoder are bound by reading its weights; they are kept as float16 where that holds them exactly, and
+    its layers compute in float32, in a bfloat16 model too. In float32 the text encoder and the vocabulary are kept so
+    as well; in bfloat16 they stay in blocks, whose products of many rows are twice as fast. The image encoder is bound
+    by arithmetic.
     """
     if device.type != "cpu":
         return None
     blocked: tuple[type[Packed], ...] = (Blocked,) if packs_weights(device, dtype) else ()
-    halves: tuple[type[Packed], ...] = (Halves,) if dtype == torch.float32 and multiplies_halves() else ()
-    if not (blocked or halves):
+    halved = multiplies_halves() and (dtype == torch.float32 or bool(blocked))
+    if not (blocked or halved):
         return None
 
     def kinds(name: str, shape: tuple[int, ...]) -> Sequence[type[Packed]]:
-        if name == HEAD:
-            # A plain float32 matrix, in which words are looked up, is as quick as blocks (``linear.linear``).
-            return halves if dtype == torch.float32 else blocked
         if name.endswith(".channel.attention.proj"):
             return ()  # it is multiplied with the attention's weights first (``davit.ChannelAttention``)
-        return (*halves, *blocked) if name.startswith("text.") else blocked
+        halves: tuple[type[Packed], ...] = ()
+        if halved and (is_stepwise(name) or (dtype == torch.float32 and name.startswith("text."))):
+            halves = (Halves,)
+        # A plain float32 matrix, in which words are looked up, is as quick as blocks (``linear.linear``).
+        return halves if name == HEAD and dtype == torch.float32 else (*halves, *blocked)
 
     return kinds
+
+
+def is_stepwise(name: str) -> bool:
+    """Whether every step of an answer computes with this layer, the vocabulary apart."""
+    crossing = ".cross_attention." in name and name.endswith((".k", ".v"))
+    return name.startswith("text.decoder.") and not crossing
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,9 @@ def pack(model: Florence2Model, plan: Plan, source: Source | None = None) -> Flo
         for name, layer in _linears(model):
             if is_plain(layer) and name.startswith("text.") and name not in joined:
                 packer.add({name: layer}, plan)
+    if model.text.logits_bias.dtype == torch.bfloat16 and _steps_from_halves(model):
+        model.text.decoder.steps_in = torch.float32
+        model.text.decoder.to(torch.float32)  # norms and positions; of the others there are only places
     return model
 
 
@@ -118,6 +130,9 @@ def unpack(model: Florence2Model) -> Florence2Model:
     """The weights as they were, in place. Returns the model. Rounded weights stay as they are."""
     if is_rounded(model):
         return model
+    if model.text.decoder.steps_in is not None:
+        model.text.decoder.steps_in = None
+        model.text.decoder.to(model.text.logits_bias.dtype)
     if isinstance(model.text.head, VocabularyHead):
         model.text.head = None
     if model.text.shared.halves is not None:
@@ -314,6 +329,16 @@ def _kinds(model: Florence2Model) -> list[Packed]:
     splits = (channels.split for _, channels in _channel_attentions(model))
     products += [each.queries_keys for each in splits if each and isinstance(each.queries_keys, Packed)]
     return [*products, *(layer.packed for _, layer in _linears(model) if layer.packed is not None)]
+
+
+def _steps_from_halves(model: Florence2Model) -> bool:
+    """Whether all weights of a decoder's layers, those for the image apart, are kept as float16."""
+    joined = {name: attention.joined for name, attention in _self_attentions(model) if is_stepwise(name)}
+    parts = {f"{name}.{part}" for name in joined for part in PROJECTIONS}
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    products = [each.packed if isinstance(each, Joined) else None for each in joined.values()]
+    products += [getattr(layer, "packed", None) for name, layer in layers if is_stepwise(name) and name not in parts]
+    return all(isinstance(packed, Halves) for packed in products)
 
 
 def _shape(layer: Linear) -> tuple[int, ...]:

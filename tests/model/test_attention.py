@@ -1,0 +1,51 @@
+"""Attention of few queries takes a way of its own on a CPU, and gives the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from florence2.model import Memory
+from florence2.model.attention import FEW, MANY, attend, in_columns
+from tests.model.test_savings import Operations
+from tests.model.tiny import tiny_model
+
+FUSED = "scaled_dot_product_attention"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("queries", [1, 2, 3, 5, 9])
+def test_few_queries_of_many_keys(queries: int, masked: bool, columns: bool, dtype: torch.dtype) -> None:
+    """As the formula in float64. Twin: the mask counts."""
+    generator = torch.Generator().manual_seed(queries)
+    q, k, v = (torch.randn(2, 3, n, 8, generator=generator).to(dtype) for n in (queries, MANY + 7, MANY + 7))
+    v = in_columns(v) if columns else v
+    assert (v.stride(-2) == 1) == (columns and dtype == torch.float32)
+    mask = None
+    if masked:
+        mask = torch.zeros(2, 1, 1, MANY + 7, dtype=dtype)
+        mask[1, ..., 40:] = float("-inf")
+    with torch.inference_mode(), Operations() as seen:
+        made = attend(q, k, v, mask)
+    assert seen.count[FUSED] == (queries > FEW[dtype])
+    right = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), None if mask is None else mask.double())
+    near = 1e-6 if dtype == torch.float32 else 0.02
+    assert_close(made.double(), right, atol=near, rtol=near)
+    if masked:
+        with torch.inference_mode():
+            assert not torch.allclose(attend(q, k, v).double(), right, atol=near)
+
+
+def test_values_stay_in_columns() -> None:
+    """As the memory of one photo and of some photos among several: a step copies nothing."""
+    model = tiny_model()
+    with torch.inference_mode():
+        memory: Memory = model.encode(None, torch.randint(4, 1000, (3, 9)))
+        some = memory.select(torch.tensor([2, 0]))
+    for values in (*memory.values, *some.values):
+        assert values.transpose(-2, -1).is_contiguous()
+    assert all(keys.is_contiguous() for keys in (*memory.keys, *some.keys))
