@@ -18,26 +18,22 @@ def attend(
     (..., n, m). ``causal`` lets row i see the columns 0..i; it excludes ``mask``. ``dropout`` is a probability,
     applied to the attention weights: pass 0 outside of training.
 
-    On a CPU this is two matrix products and a softmax instead of the fused kernel in two cases. Under autograd: the
-    backward pass of the CPU's flash kernel took a third of a whole training step in bf16. And for a few queries of many
-    keys, as where a decoder step looks at the image: there the flash kernel takes a third longer in float32 and three
-    times as long in bfloat16. The softmax is still computed in float32; that bfloat16 scores are rounded adds 2 % to
-    the distance of an answer's logits from those in float32.
+    On a CPU it is two matrix products and a softmax instead of the fused kernel where they take less time: under
+    autograd, since the backward pass of the CPU's flash kernel took a third of a whole training step in bf16; and where
+    :func:`_slow_in_flash` says so. The softmax is still computed in float32; that bfloat16 scores are rounded adds 2 % to
+    the distance of an answer's logits from those in float32, and nothing to that of the image tokens.
     """
-    if q.device.type == "cpu" and (torch.is_grad_enabled() or _slow_in_flash(q, k)):
-        scores = _scores(q * q.shape[-1] ** -0.5, k)  # (..., n, m)
+    if q.device.type == "cpu" and torch.is_grad_enabled():
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (..., n, m)
         if causal:
             future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
             scores = scores.masked_fill(future, float("-inf"))
         elif mask is not None:
             scores = scores + mask
-        weights = scores.softmax(-1) if torch.is_grad_enabled() else scores.softmax(-1, torch.float32).to(v.dtype)
-        return _mixed(drop(weights, dropout), v)
+        return drop(scores.softmax(-1), dropout) @ v
+    if q.device.type == "cpu" and not causal and dropout == 0.0 and _slow_in_flash(q, k):
+        return _by_products(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
-
-
-FEW, MANY = {torch.float32: 4, torch.bfloat16: 8}, 128
-"""Queries up to which and keys from which on the CPU's flash kernel is the slower one."""
 
 
 def in_columns(v: Tensor) -> Tensor:
@@ -48,21 +44,35 @@ def in_columns(v: Tensor) -> Tensor:
     return v.transpose(-2, -1).contiguous().transpose(-2, -1)
 
 
-def _scores(q: Tensor, k: Tensor) -> Tensor:
-    """q kᵀ. In float32 a single query is the second factor: the library then reads the keys at the rate of memory."""
-    if q.shape[-2] == 1 and q.dtype == torch.float32:
-        return (k @ q.transpose(-2, -1)).transpose(-2, -1)
-    return q @ k.transpose(-2, -1)
-
-
-def _mixed(weights: Tensor, v: Tensor) -> Tensor:
-    """weights v, the values as the first factor where their columns lie in runs."""
-    if v.stride(-2) == 1:
-        return (v.transpose(-2, -1) @ weights.transpose(-2, -1)).transpose(-2, -1)
-    return weights @ v
+FEW, MANY = {torch.float32: 4, torch.bfloat16: 8}, 128
+"""Queries up to which and keys from which on it is the slower one: it takes a third longer in float32, three times as
+long in bfloat16. A decoder step looks at the image so."""
+WINDOW = 256
+"""Keys up to which it is the slower one for more queries, in bfloat16: by 40 % in the windows of the image encoder."""
 
 
 def _slow_in_flash(q: Tensor, k: Tensor) -> bool:
+    """Whether the fused kernel of a CPU takes longer than two products."""
     if torch.compiler.is_compiling():  # a compiler would tie itself to the lengths
         return False
-    return q.shape[-2] <= FEW.get(q.dtype, 0) and k.shape[-2] >= MANY
+    queries, keys = q.shape[-2], k.shape[-2]
+    few = queries <= FEW.get(q.dtype, 0)
+    return keys >= MANY if few else q.dtype == torch.bfloat16 and keys <= WINDOW
+
+
+def _by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """A single query is the second factor in float32: the library then reads the keys at the rate of memory."""
+    (n, d), m = q.shape[-2:], k.shape[-2]
+    q_, k_, v_ = q.reshape(-1, n, d), k.reshape(-1, m, d), v.flatten(0, -3)
+    nothing, scale = q.new_empty(1), d**-0.5
+    if n == 1 and q.dtype == torch.float32:
+        scores = torch.baddbmm(nothing, k_, q_.transpose(1, 2), beta=0, alpha=scale).transpose(1, 2)
+    else:
+        scores = torch.baddbmm(nothing, q_, k_.transpose(1, 2), beta=0, alpha=scale)
+    scores = scores.view(*q.shape[:-1], m) if mask is None else scores.view(*q.shape[:-1], m) + mask
+    weights = scores.softmax(-1).view(-1, n, m)
+    if v.stride(-2) == 1:
+        mixed = torch.bmm(v_.transpose(1, 2), weights.transpose(1, 2)).transpose(1, 2)
+    else:
+        mixed = torch.bmm(weights, v_)
+    return mixed.view(q.shape)
