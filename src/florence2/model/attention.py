@@ -20,8 +20,8 @@ def attend(
 
     On a CPU it is two matrix products and a softmax instead of the fused kernel where they take less time: under
     autograd, since the backward pass of the CPU's flash kernel took a third of a whole training step in bf16; and where
-    :func:`_slow_in_flash` says so. The softmax is still computed in float32; that bfloat16 scores are rounded adds 2 % to
-    the distance of an answer's logits from those in float32, and nothing to that of the image tokens.
+    :func:`_slow_in_flash` says so. The softmax is still computed in float32; that bfloat16 scores are rounded adds 2 %
+    to the distance of an answer's logits from those in float32, and nothing to that of the image tokens.
     """
     if q.device.type == "cpu" and torch.is_grad_enabled():
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (..., n, m)

@@ -116,23 +116,26 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C)
         x = _plus_convolved(self.conv1, x)
-        x = self._plus(x, lambda x: self.attention(self.norm1(x)))
+        x = self._plus(x, self.norm1, self.attention)
         x = _plus_convolved(self.conv2, x)
-        return self._plus(x, lambda x: self.mlp(self.norm2(x)))
+        return self._plus(x, self.norm2, self.mlp)
 
-    def _plus(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        """x + branch(x); in training with stochastic depth: whole samples go without, the others get it scaled."""
+    def _plus(self, x: Tensor, norm: nn.Module, branch: nn.Module) -> Tensor:
+        """x + branch(norm(x)); in training with stochastic depth: whole samples go without, the others get it
+        scaled."""
         if not self.training or self.drop_path == 0.0:
-            # x is the sum of the line before, nobody else's.
-            return x + branch(x) if torch.is_grad_enabled() else x.add_(branch(x))
+            if torch.is_grad_enabled():
+                return x + branch(norm(x))
+            added: Tensor = branch(norm(x), onto=x.contiguous())  # x is the sum of the line before, nobody else's
+            return added
         keep = 1.0 - self.drop_path
         survives = torch.rand(x.shape[0], device=x.device) < keep
         # Only a CPU knows at once which samples these are; a GPU would have to be waited for. One at least is computed,
         # so that every parameter has a gradient, be it zero.
         if x.device.type == "cpu" and not torch.compiler.is_compiling() and survives.any() and not survives.all():
             rows = survives.nonzero().squeeze(1)
-            return x.index_add(0, rows, branch(x[rows]) / keep)
-        return x + branch(x) * (survives / keep).to(x.dtype)[:, None, None, None]
+            return x.index_add(0, rows, branch(norm(x[rows])) / keep)
+        return x + branch(norm(x)) * (survives / keep).to(x.dtype)[:, None, None, None]
 
 
 class WindowAttention(nn.Module):
@@ -140,6 +143,8 @@ class WindowAttention(nn.Module):
 
     The map is zero-padded at the right and the bottom to whole windows. The padding takes part as keys and
     values and is not masked: the reference does the same, and its weights were trained with it.
+
+    ``onto``, here and in the other branches of a block: a map that the result is added to, in its place, part by part.
     """
 
     def __init__(self, dim: int, heads: int, window: int) -> None:
@@ -149,15 +154,20 @@ class WindowAttention(nn.Module):
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        B, H, W, C = x.shape
-        s = self.window
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        H, W, s = x.shape[1], x.shape[2], self.window
         if W % s or H % s:
             x = F.pad(x, (0, 0, 0, -W % s, 0, -H % s))
-        rows, columns = x.shape[1] // s, x.shape[2] // s
-        bands = x.reshape(B * rows, s, columns, s, C).transpose(1, 2)  # (B*rows, columns, s, s, C)
-        bands = _in_parts(self._within, bands, parts(x, 3))
-        return bands.transpose(1, 2).reshape(B, rows * s, columns * s, C)[:, :H, :W]
+            if onto is not None:
+                return onto.add_(self(x, torch.zeros_like(x))[:, :H, :W])
+        bands, place = self._bands(x), None if onto is None else self._bands(onto)
+        made = _in_parts(self._within, bands, place, parts(x, 3))
+        return made.transpose(1, 2).reshape(x.shape)[:, :H, :W] if onto is None else onto
+
+    def _bands(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) of whole windows → (B*rows, columns, s, s, C), the windows of each row of windows; a view."""
+        s, C = self.window, x.shape[-1]
+        return x.reshape(-1, s, x.shape[2] // s, s, C).transpose(1, 2)
 
     def _within(self, windows: Tensor) -> Tensor:
         """(b, columns, s, s, C) → the same shape, each window by itself."""
@@ -188,29 +198,31 @@ class ChannelAttention(nn.Module):
         self.proj = Linear(dim, dim)
         self.register_module("split", None)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         B, H, W, C = x.shape
         N = H * W
         tokens = x.reshape(B, N, C)
         if self.split is not None:
-            return self._folded(tokens, self.split).view(B, H, W, C)
+            onto = torch.zeros_like(x) if onto is None else onto
+            self._folded(tokens, onto.view(B, N, C), self.split)
+            return onto
         scores = x.new_zeros(1, 1, 1)
         values = []
-        split = tokens.chunk(parts(x, 6), 1)
+        split = tokens.chunk(1 if onto is None else parts(x, 6), 1)
         for part in split:
             q, k, v = self._groups(part)  # each (B*groups, n, c)
             # The scale is applied within the product, to the sums: one pass less over q, and half precision has room.
             scores = torch.baddbmm(scores, q.transpose(1, 2), k, alpha=N**-0.5)
             values.append(v)
         weights = scores.softmax(-1).transpose(1, 2)  # (B*groups, c, c)
-        if len(values) == 1:
+        if onto is None:
             return self._heard(values[0], weights, B).view(B, H, W, C)
-        for part, v in zip(split, values, strict=True):
-            part.copy_(self._heard(v, weights, B))  # in the place of x, which is the caller's own
-        return tokens.view(B, H, W, C)
+        for place, v in zip(onto.view(B, N, C).chunk(len(values), 1), values, strict=True):
+            place.add_(self._heard(v, weights, B))
+        return onto
 
-    def _folded(self, tokens: Tensor, split: SplitProjections) -> Tensor:
-        """(B, N, C) in, and in its place, which is the caller's own, out."""
+    def _folded(self, tokens: Tensor, onto: Tensor, split: SplitProjections) -> None:
+        """(B, N, C) both; the result is added to the second."""
         B, N, C = tokens.shape
         c = C // self.groups
         scores = tokens.new_zeros(1, 1, 1)
@@ -224,11 +236,11 @@ class ChannelAttention(nn.Module):
         folds = N >= 2 * C  # else the products of matrices cost more than they save
         if folds:
             out = linear(out.transpose(1, 2), split.v_weight.t()).transpose(1, 2)  # Wv A Wp
-        for photo, matrix, own_bias in zip(tokens, out, bias, strict=True):
-            for part in photo.chunk(parts(photo, 2)):
+        for photo, sums, matrix, own_bias in zip(tokens, onto, out, bias, strict=True):
+            count = parts(photo, 2)
+            for part, place in zip(photo.chunk(count), sums.chunk(count), strict=True):
                 heard = part if folds else linear(part, split.v_weight)
-                part.copy_(linear(heard, matrix.t(), own_bias))
-        return tokens
+                place.add_(linear(heard, matrix.t(), own_bias))
 
     def _heard(self, v: Tensor, weights: Tensor, B: int) -> Tensor:
         """(B*groups, n, c) values → (B, n, C)."""
@@ -268,9 +280,10 @@ class MLP(nn.Module):
         self.fc1 = Linear(dim, ratio * dim)
         self.fc2 = Linear(ratio * dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C)
-        tokens = x.reshape(-1, x.shape[-1])
-        return _in_parts(self._run, tokens, parts(tokens, self.ratio)).view_as(x)
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:  # (B, H, W, C)
+        C = x.shape[-1]
+        tokens, place = x.reshape(-1, C), None if onto is None else onto.view(-1, C)
+        return _in_parts(self._run, tokens, place, parts(x, self.ratio)).view_as(x)
 
     def _run(self, x: Tensor) -> Tensor:
         return self.fc2(linear_gelu(self.fc1, x))
@@ -290,14 +303,13 @@ def parts(x: Tensor, times: int) -> int:
     return max(1, -(-x.numel() * x.element_size() * times // ROOM))
 
 
-def _in_parts(run: Callable[[Tensor], Tensor], x: Tensor, count: int) -> Tensor:
-    """``run(x)`` for a function that treats each row by itself, in ``count`` parts; several take the place of ``x``,
-    which is the caller's own."""
-    if count == 1:
+def _in_parts(run: Callable[[Tensor], Tensor], x: Tensor, onto: Tensor | None, count: int) -> Tensor:
+    """``run(x)`` for a function that treats each row by itself; added to ``onto`` in its place, in ``count`` parts."""
+    if onto is None:
         return run(x)
-    for part in x.chunk(count):
-        part.copy_(run(part))
-    return x
+    for part, place in zip(x.chunk(count), onto.chunk(count), strict=True):
+        place.add_(run(part))
+    return onto
 
 
 def _plus_convolved(conv: nn.Module, x: Tensor) -> Tensor:
