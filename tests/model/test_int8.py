@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from florence2 import Florence2, checkpoints
+from florence2.checkpoints import formats
 from florence2.errors import CheckpointError, ConfigError
 from florence2.model import count, int8, packed, packing
 from florence2.model.packed import Packed, Rounded, RoundedForMany, VocabularyHead
@@ -35,7 +38,27 @@ def test_a_product_is_rounded_and_no_more(layer: nn.Linear, rows: int, kind: typ
     x = torch.randn(2, rows, 300)
     made = kind(layer.weight.detach(), layer.bias.detach())
     assert apart(made(x), layer(x)) < NOISE
-    assert torch.equal(made(x, gelu=True), F.gelu(made(x)))
+    torch.testing.assert_close(made(x, gelu=True), F.gelu(made(x)), atol=1e-5, rtol=1e-5)
+    half = made(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert apart(half, layer(x)) < NOISE
+    for again in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert torch.equal(again(x), made(x))
+
+
+@pytest.mark.parametrize("shift", [-30.0, 0.0, 30.0])
+def test_inputs_of_one_sign(layer: nn.Linear, shift: float) -> None:
+    """They are rounded in steps from the least, or 0, to the largest, or 0: zero stays exactly what it is. Twin: with
+    the zero one step away they are not the same numbers."""
+    x = torch.randn(64, 300) + shift
+    rounded, scale, zero = packed._as_bytes(x)
+    width = max(0.0, x.max().item()) - min(0.0, x.min().item())
+    assert scale == pytest.approx(width / (127 if packed.reduce_range() else 255))
+    assert ((rounded.float() - zero) * scale - x).abs().max() < 1.01 * scale
+    assert ((rounded.float() - zero - 2) * scale - x).abs().max() > 1.5 * scale
+    made = RoundedForMany(layer.weight.detach(), layer.bias.detach())
+    assert apart(made(x), layer(x)) < NOISE
+    assert torch.equal(made(torch.zeros(3, 300)), layer.bias.expand(3, -1))
 
 
 def test_each_row_has_its_own_scale(layer: nn.Linear) -> None:
@@ -68,7 +91,7 @@ def test_some_words_are_those_of_all_words() -> None:
 
 def test_the_engine_in_use_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.backends.quantized.engine
-    monkeypatch.setattr(packed, "engines", lambda: ("qnnpack", "qnnpack"))
+    monkeypatch.setattr(packed, "engine", lambda: "qnnpack")
     Rounded(torch.randn(8, 8), None)
     assert torch.backends.quantized.engine == before
 
@@ -102,7 +125,7 @@ def test_it_says_what_it_is() -> None:
     assert rounded.dtype == torch.float32
     assert count(rounded.model) == count(exact.model)
     assert "int8" in repr(rounded)
-    assert sum(isinstance(getattr(m, "packed", None), Rounded) for m in rounded.model.modules()) > 20
+    assert sum(isinstance(getattr(m, "packed", None), Rounded | RoundedForMany) for m in rounded.model.modules()) > 20
     assert packing.bytes_per_weight(rounded.model) == 1
 
 
@@ -133,9 +156,35 @@ def test_it_is_neither_saved_nor_adapted(tmp_path: Path) -> None:
         add_adapter(rounded.model, LoraSettings())
 
 
-def test_it_starts_from_float32() -> None:
-    with pytest.raises(ConfigError, match="starts from float32"):
-        int8.quantize(checkpoints.load(None, dtype="bfloat16", device="cpu").model)
+def test_it_starts_from_float32_or_bfloat16() -> None:
+    with pytest.raises(ConfigError, match="starts from float32 or bfloat16, found float16"):
+        int8.quantize(checkpoints.load(None, dtype="float16", device="cpu").model)
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 in oneDNN here")
+def test_beside_bfloat16(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the processor multiplies in it: the same bytes as beside float32, and the decoder computes in float32."""
+    monkeypatch.setattr(formats, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(formats, "LARGE", 1)
+    beside, exact = (checkpoints.load(None, dtype=dtype, device="cpu").model for dtype in ("int8", "float32"))
+    assert beside.text.logits_bias.dtype == torch.bfloat16
+    assert int8.format_of(beside) == "int8"
+    assert beside.text.decoder.steps_in == torch.float32
+    monkeypatch.setattr(formats, "multiplies_bfloat16", lambda: False)
+    alone = checkpoints.load(None, dtype="int8", device="cpu").model
+    assert alone.text.logits_bias.dtype == torch.float32
+    name = "text.encoder.layers.0.ffn.fc1"
+    one, other = (model.get_submodule(name).packed for model in (beside, alone))
+    assert isinstance(one, RoundedForMany) and isinstance(other, RoundedForMany)  # noqa: PT018
+    assert torch.equal(one.weight.to_dense(), other.weight.to_dense())
+
+    pixels = torch.randn(1, 1, 3, 384, 384, generator=torch.Generator().manual_seed(0))
+    prompt, begun = torch.arange(5, 12)[None], torch.tensor([[2, 0, 5, 9]])
+    with torch.inference_mode():
+        right = exact.decode(begun, exact.encode(exact.encode_image(pixels), prompt))
+        made = beside.decode(begun, beside.encode(beside.encode_image(pixels.bfloat16()), prompt))
+    assert made.dtype == torch.float32
+    assert apart(made, right) < 0.1
 
 
 def test_no_kernels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,4 +193,4 @@ def test_no_kernels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.backends, "quantized", Nothing)
     with pytest.raises(ConfigError, match="no 8-bit kernels"):
-        packed.engines()
+        packed.engine()

@@ -24,7 +24,7 @@ LARGE = 100_000_000
 class Format:
     dtype: torch.dtype
     int8: bool
-    """Large matrices are rounded to 8 bits after loading."""
+    """Large matrices are rounded to 8 bits; ``dtype`` is that of the rest."""
     why: str
     """In words, for ``florence2 info`` and the log."""
 
@@ -32,7 +32,9 @@ class Format:
 def choose(dtype: str | torch.dtype, device: torch.device, tensors: Mapping[str, Tensor]) -> Format:
     """The format for these weights on this device. Raises ConfigError for one that there is not."""
     if dtype == "int8":
-        return Format(torch.float32, True, "as asked; answers differ from float32 now and then")
+        halves = device.type == "cpu" and multiplies_bfloat16() and _is_large(tensors)
+        beside = torch.bfloat16 if halves else torch.float32
+        return Format(beside, True, f"as asked, beside {name_of(beside)}; answers differ from float32 now and then")
     if dtype != "auto":
         return Format(as_dtype(dtype), False, "as asked")
     if device.type == "cuda":
@@ -43,9 +45,17 @@ def choose(dtype: str | torch.dtype, device: torch.device, tensors: Mapping[str,
         return Format(torch.float32, False, "exact")
     if not multiplies_bfloat16():
         return Format(torch.float32, False, "exact, and this processor is slower in half precision")
-    if sum(tensor.numel() for tensor in tensors.values()) < LARGE:
+    if not _is_large(tensors):
         return Format(torch.float32, False, "exact, and a model of this size is not faster in half precision")
     return Format(torch.bfloat16, False, "this processor multiplies in it; float32 for exact parity")
+
+
+def _is_large(tensors: Mapping[str, Tensor]) -> bool:
+    return sum(tensor.numel() for tensor in tensors.values()) >= LARGE
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def multiplies_bfloat16() -> bool:

@@ -189,8 +189,8 @@ class EncoderLayer(nn.Module):
 
 class Decoder(nn.Module):
     steps_in: torch.dtype | None = None
-    """What its layers compute in where that is not the model's type: float32, while bfloat16 weights are packed as
-    float16 (``packing``). Embeddings and hidden states are of the model's type all the same."""
+    """What it computes in, embeddings apart, where that is not the model's type: float32, while bfloat16 weights are
+    packed as float16 or as bytes (``packing``)."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class Decoder(nn.Module):
                 x = layer(x, memory.keys[i], memory.values[i], bias, cache, i)
         if cache is not None:
             cache.length += n
-        return x.to(embeds.dtype)
+        return x
 
 
 class DecoderLayer(nn.Module):

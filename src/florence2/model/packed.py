@@ -6,11 +6,13 @@ kind       kept as                     product
 Blocked    its own type, in blocks     oneDNN's, float32 or bfloat16; plain weights are rearranged each time
 Halves     float16                     FBGEMM's, in float32: a step reads two bytes a weight; only weights that
                                        float16 holds exactly, as those of all published checkpoints
-Rounded    8-bit integers              FBGEMM's or oneDNN's, inputs rounded call by call: answers differ
+Rounded    8-bit integers              FBGEMM's, for few rows, inputs rounded call by call: answers differ
+Rounded-   the same, in blocks         oneDNN's, for the many rows of an encoder; results of the inputs' type
+ForMany
 =========  ==========================  ===================================================================
 
-All take (..., K) and give (..., N). The first two give what a plain product gives, up to the order of the sums, and can
-be made plain again bit by bit.
+All take (..., K) and give (..., N), of the type of what they take. The first two give what a plain product gives, up to
+the order of the sums, and can be made plain again bit by bit.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ class Packed(ABC):
 
     single_threaded: ClassVar[bool] = False
     """Whether making one keeps only one core busy."""
+    rounds: ClassVar[bool] = False
+    """Whether the answers differ."""
     bytes_per_weight: float
 
     @abstractmethod
@@ -61,13 +65,14 @@ class Blocked(Packed):
 
     def __call__(self, x: Tensor, gelu: bool = False) -> Tensor:
         """oneDNN reads the weights fastest for four rows: one or two rows are repeated."""
-        then = "gelu" if gelu else "none"
+        then, dtype = "gelu" if gelu else "none", x.dtype
         rows = x.numel() // x.shape[-1]
+        x = x.to(self.weight.dtype)
         if rows > 2:
-            return onednn(x, self.weight, self.bias, then)
+            return onednn(x, self.weight, self.bias, then).to(dtype)
         repeated = x.reshape(rows, -1)
         repeated = repeated.expand(4, -1) if rows == 1 else torch.cat((repeated, repeated))
-        return onednn(repeated, self.weight, self.bias, then)[:rows].view(*x.shape[:-1], -1)
+        return onednn(repeated, self.weight, self.bias, then)[:rows].view(*x.shape[:-1], -1).to(dtype)
 
     def plain(self) -> Tensor:
         return self.weight.to_dense()
@@ -103,31 +108,88 @@ class Halves(Packed):
 
 class Rounded(Packed):
     """Each output channel has its own scale, W ≈ s · Q with Q in -127..127 (symmetric); the inputs are rounded to 8
-    bits with one scale per call. This one's kernels are those for few rows."""
+    bits with one scale per call."""
 
+    rounds = True
     bytes_per_weight = 1
-    many: ClassVar[bool] = False
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        scales = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny).double()
+        scales = scales_of(weight).double()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that such tensors will go; the kernels have no other door yet
-            rounded = torch.quantize_per_channel(weight, scales, torch.zeros(len(weight)).long(), 0, torch.qint8)
-            with quantized_engine(engines()[self.many]):
-                self.weight = torch.ops.quantized.linear_prepack(rounded, bias)
+            rounded = torch.quantize_per_channel(
+                weight.float(), scales, torch.zeros(len(weight)).long(), 0, torch.qint8
+            )
+            with quantized_engine(engine()):
+                self.weight = torch.ops.quantized.linear_prepack(rounded, None if bias is None else bias.float())
 
     def __call__(self, x: Tensor, gelu: bool = False) -> Tensor:
-        made: Tensor = torch.ops.quantized.linear_dynamic(x, self.weight, reduce_range())
-        return F.gelu(made) if gelu else made
+        made: Tensor = torch.ops.quantized.linear_dynamic(x.float(), self.weight, reduce_range())
+        return (F.gelu(made) if gelu else made).to(x.dtype)
 
     def plain(self) -> Tensor:
-        raise ConfigError('weights of 8 bits cannot be made float again; load the model with dtype="float32"')
+        raise ConfigError(_NO_WAY_BACK)
 
 
-class RoundedForMany(Rounded):
-    """The kernels for the rows of an encoder."""
+class RoundedForMany(Packed):
+    """The same numbers, multiplied with a GELU behind it as long as the results are in the cache, and given in half
+    precision where the inputs are."""
 
-    many = True
+    rounds = True
+    bytes_per_weight = 1
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        scales = scales_of(weight)
+        self._keep((weight.float() / scales[:, None]).round_().to(torch.int8), scales, bias)
+
+    def _keep(self, rounded: Tensor, scales: Tensor, bias: Tensor | None) -> None:
+        self.weight: Tensor = torch.ops.onednn.qlinear_prepack(rounded, None)
+        self.scales, self.zeros = scales, torch.zeros(len(scales), dtype=torch.int32)
+        self.bias = None if bias is None else bias.float()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # see Rounded; it is said once
+            _as_bytes(torch.zeros(1, 1))
+
+    def __call__(self, x: Tensor, gelu: bool = False) -> Tensor:
+        inputs, scale, zero = _as_bytes(x.reshape(-1, x.shape[-1]))
+        name, algorithm = ("gelu", "none") if gelu else ("none", "")
+        made: Tensor = torch.ops.onednn.qlinear_pointwise(
+            inputs, scale, zero, self.weight, self.scales, self.zeros, self.bias, 1.0, 0, x.dtype, name, [], algorithm
+        )
+        return made.view(*x.shape[:-1], -1)
+
+    def plain(self) -> Tensor:
+        raise ConfigError(_NO_WAY_BACK)
+
+    def __reduce__(self) -> tuple[Callable[..., RoundedForMany], tuple[Tensor, Tensor, Tensor | None]]:
+        return _as_it_was, (self.weight.to_dense().t().contiguous(), self.scales, self.bias)
+
+
+def _as_it_was(rounded: Tensor, scales: Tensor, bias: Tensor | None) -> RoundedForMany:
+    made = RoundedForMany.__new__(RoundedForMany)
+    made._keep(rounded, scales, bias)
+    return made
+
+
+def scales_of(weight: Tensor) -> Tensor:
+    """(N, K) → (N,) float32, what one step of each row's 8-bit numbers stands for."""
+    return (weight.abs().amax(1).float() / 127).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _as_bytes(x: Tensor) -> tuple[Tensor, float, int]:
+    """x ≈ scale · (bytes - zero), from the least to the largest of it."""
+    steps = 127 if reduce_range() else 255
+    least, largest = (number.item() for number in torch.aminmax(x))
+    least, largest = min(least, 0.0), max(largest, 0.0)
+    scale = max((largest - least) / steps, torch.finfo(torch.float32).tiny)
+    zero = round(-least / scale)
+    rounded = torch.quantize_per_tensor(x.float(), scale, zero, torch.quint8)
+    # The same memory as plain bytes: a copy of them would take as long as the product.
+    plain = torch.empty(0, dtype=torch.uint8).set_(rounded.untyped_storage(), 0, rounded.shape, rounded.stride())
+    return plain, scale, zero
+
+
+_NO_WAY_BACK = 'weights of 8 bits cannot be made float again; load the model with dtype="float32"'
 
 
 class VocabularyHead(nn.Module):
@@ -176,16 +238,22 @@ def multiplies_halves() -> bool:
     )
 
 
-def engines() -> tuple[str, str]:
-    """The 8-bit kernels for few rows and for many. Raises ConfigError where there are none."""
+def engine() -> str:
+    """Whose 8-bit kernels there are for few rows. Raises ConfigError where there are none."""
     there = torch.backends.quantized.supported_engines
-    few = next((name for name in ("fbgemm", "x86", "qnnpack") if name in there), None)
-    if few is None or not hasattr(torch.ops.quantized, "linear_dynamic"):
+    found = next((name for name in ("fbgemm", "x86", "qnnpack") if name in there), None)
+    if found is None or not hasattr(torch.ops.quantized, "linear_dynamic"):
         raise ConfigError(
             f"this build of PyTorch {torch.__version__} has no 8-bit kernels (it has {', '.join(there)}); load with "
             'dtype="float32" or "bfloat16"'
         )
-    return few, "onednn" if "onednn" in there and few != "qnnpack" else few
+    return found
+
+
+@functools.cache
+def multiplies_bytes() -> bool:
+    """Whether this build has oneDNN's products of 8-bit weights."""
+    return "onednn" in torch.backends.quantized.supported_engines and hasattr(torch.ops.onednn, "qlinear_pointwise")
 
 
 @functools.cache

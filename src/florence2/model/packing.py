@@ -93,12 +93,12 @@ def pack(model: Florence2Model, plan: Plan, source: Source | None = None) -> Flo
     with torch.no_grad(), halving, _Packer(model.text.logits_bias.dtype, source or Source()) as packer:
         # The image encoder comes first: its packing takes all cores, that of the language model may take one each.
         for name, channels in _channel_attentions(model):
-            kinds = plan(f"{name}.qkv", _shape(channels.qkv))
-            if not (is_plain(channels.qkv) and is_plain(channels.proj)):
+            kinds, behind = (plan(f"{name}.{part}", _shape(getattr(channels, part))) for part in ("qkv", "proj"))
+            if behind or not (is_plain(channels.qkv) and is_plain(channels.proj)):
                 continue
-            if Blocked in kinds:
-                packer.split(f"{name}.qkv.weight", channels)
-            elif not kinds:
+            if kinds:
+                packer.split(f"{name}.qkv.weight", channels, kinds[0])
+            else:
                 channels.split = SplitProjections.of(channels.qkv)
         for name, layer in _linears(model):
             if is_plain(layer) and not name.startswith("text."):
@@ -112,7 +112,7 @@ def pack(model: Florence2Model, plan: Plan, source: Source | None = None) -> Flo
         for name, layer in _linears(model):
             if is_plain(layer) and name.startswith("text.") and name not in joined:
                 packer.add({name: layer}, plan)
-    if model.text.logits_bias.dtype == torch.bfloat16 and _steps_from_halves(model):
+    if model.text.logits_bias.dtype == torch.bfloat16 and _steps_in_float32(model):
         model.text.decoder.steps_in = torch.float32
         model.text.decoder.to(torch.float32)  # norms and positions; of the others there are only places
     return model
@@ -161,7 +161,7 @@ def is_packed(model: Florence2Model) -> bool:
 
 
 def is_rounded(model: Florence2Model) -> bool:
-    return any(isinstance(packed, Rounded) for packed in _kinds(model))
+    return any(packed.rounds for packed in _kinds(model))
 
 
 def bytes_per_weight(model: Florence2Model) -> float:
@@ -213,7 +213,7 @@ class _Packer:
             for (name, weight), each in zip(found.items(), layers.values(), strict=True):
                 self._keep(name, weight, each)
             return
-        weight, buffer = self._in_one(found)
+        weight, buffer = self._in_one(found, kind)
         biases = [layer.bias.detach() for layer in layers.values() if layer.bias is not None]
         bias = None if not biases else biases[0] if len(biases) == 1 else torch.cat(biases)
 
@@ -228,13 +228,13 @@ class _Packer:
 
         self._make(kind, weight, bias, place)
 
-    def split(self, name: str, attention: ChannelAttention) -> None:
+    def split(self, name: str, attention: ChannelAttention, kind: type[Packed]) -> None:
         """Queries and keys of a channel attention; the weight of its values is multiplied with others first."""
         layer = attention.qkv
-        weight, buffer = self._in_one({name: self.source.read(name, layer.weight)})
+        weight, buffer = self._in_one({name: self.source.read(name, layer.weight)}, kind)
         last, bias = 2 * len(weight) // 3, layer.bias.detach()
-        queries_keys = Blocked(weight[:last], bias[:last])
-        attention.split = SplitProjections(queries_keys, weight[last:].clone(), bias[last:].clone())
+        values = weight[last:].to(self.dtype, copy=True)
+        attention.split = SplitProjections(kind(weight[:last], bias[:last]), values, bias[last:].clone())
         _take_away(layer, self.dtype)
         self._finish_with([name], buffer)
 
@@ -245,7 +245,8 @@ class _Packer:
             return
         found = self.source.read(EMBEDDING, text.shared.weight).detach()
         kind = next((kind for kind in kinds if kind.fits(found)), None)
-        if self.dtype == torch.float32 and Halves.fits(found):
+        rounded = kind is not None and kind.rounds  # from the numbers of the file
+        if (self.dtype == torch.float32 or rounded) and Halves.fits(found):
             kept = text.shared.halves = found.to(torch.float16, copy=True)
             weight = kept.float()
             self.source.check(EMBEDDING, weight)
@@ -265,16 +266,17 @@ class _Packer:
             self.source.check(name, layer.weight.detach())
         self.source.done(name)
 
-    def _in_one(self, found: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """One matrix of the model's type, and the buffer that it lies in, where it does. Buffers are used again:
-        memory that comes and goes between what stays leaves holes."""
-        first = next(iter(found.values())).detach()
-        if len(found) == 1 and first.dtype == self.dtype and first.is_contiguous():
+    def _in_one(self, found: dict[str, Tensor], kind: type[Packed]) -> tuple[Tensor, Tensor | None]:
+        """One matrix of the model's type, or of float32 to be rounded from, and the buffer that it lies in, where it
+        does. Buffers are used again: memory that comes and goes between what stays leaves holes."""
+        first, dtype = next(iter(found.values())).detach(), torch.float32 if kind.rounds else self.dtype
+        if len(found) == 1 and first.dtype == dtype and first.is_contiguous():
             self.source.check(next(iter(found)), first)
             return first, None
         size = sum(weight.numel() for weight in found.values())
-        fitting = next((i for i, buffer in enumerate(self.buffers) if buffer.numel() >= size), None)
-        buffer = torch.empty(size, dtype=self.dtype) if fitting is None else self.buffers.pop(fitting)
+        usable = (i for i, buffer in enumerate(self.buffers) if buffer.numel() >= size and buffer.dtype == dtype)
+        fitting = next(usable, None)
+        buffer = torch.empty(size, dtype=dtype) if fitting is None else self.buffers.pop(fitting)
         together = buffer[:size].view(-1, first.shape[1])
         row = 0
         for name, weight in found.items():
@@ -307,7 +309,7 @@ class _Packer:
 
 def _words(kind: type[Packed], dtype: torch.dtype, words: Tensor) -> Packed:
     with quantized_engine("fbgemm") if kind is Halves else contextlib.nullcontext():
-        return kind(words.to(dtype), None)
+        return kind(words.to(torch.float32 if kind.rounds else dtype), None)
 
 
 def _linears(model: Florence2Model) -> list[tuple[str, Linear]]:
@@ -331,14 +333,15 @@ def _kinds(model: Florence2Model) -> list[Packed]:
     return [*products, *(layer.packed for _, layer in _linears(model) if layer.packed is not None)]
 
 
-def _steps_from_halves(model: Florence2Model) -> bool:
-    """Whether all weights of a decoder's layers, those for the image apart, are kept as float16."""
+def _steps_in_float32(model: Florence2Model) -> bool:
+    """Whether all products of a decoder's step, those with the image's keys apart, are computed in float32."""
     joined = {name: attention.joined for name, attention in _self_attentions(model) if is_stepwise(name)}
     parts = {f"{name}.{part}" for name in joined for part in PROJECTIONS}
     layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
     products = [each.packed if isinstance(each, Joined) else None for each in joined.values()]
     products += [getattr(layer, "packed", None) for name, layer in layers if is_stepwise(name) and name not in parts]
-    return all(isinstance(packed, Halves) for packed in products)
+    in_float32 = all(isinstance(packed, Halves | Rounded) for packed in products)
+    return in_float32 and isinstance(model.text.head, VocabularyHead)
 
 
 def _shape(layer: Linear) -> tuple[int, ...]:
