@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from florence2 import checkpoints
+from florence2.checkpoints.formats import choose
 from florence2.config import BASE
 from florence2.generation import Generated, generate, policy_for
 from florence2.generation.drafts import FromText
@@ -74,7 +75,9 @@ def main() -> None:
     tokenizer = checkpoints.load(None, device="cpu").tokenizer
     assert tokenizer is not None
     model = initialise(Florence2Model(BASE)).eval().half().float()  # as published: float16 holds the weights
-    model = quantize(model) if a.dtype == "int8" else model.to(getattr(torch, a.dtype))
+    model = model.to(choose(a.dtype, torch.device("cpu"), model.state_dict()).dtype)
+    if a.dtype == "int8":
+        model = quantize(model)
     plan = packing.exact(torch.device("cpu"), model.text.shared.weight.dtype)
     if plan is not None and a.dtype != "int8":
         packing.pack(model, plan)

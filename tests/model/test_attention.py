@@ -32,7 +32,7 @@ def test_few_queries_or_few_keys(queries: int, keys: int, masked: bool, columns:
     with torch.inference_mode(), Operations() as seen:
         made = attend(q, k, v, mask)
     in_window = dtype == torch.bfloat16 and keys <= WINDOW
-    assert seen.count[FUSED] == (queries > FEW[dtype] and not in_window)
+    assert seen.count[FUSED] == (queries > FEW[dtype] and not in_window and v.stride(-1) == 1)
     right = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), None if mask is None else mask.double())
     near = 1e-6 if dtype == torch.float32 else 0.02
     assert_close(made.double(), right, atol=near, rtol=near)

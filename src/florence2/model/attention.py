@@ -31,7 +31,7 @@ def attend(
         elif mask is not None:
             scores = scores + mask
         return drop(scores.softmax(-1), dropout) @ v
-    if q.device.type == "cpu" and not causal and dropout == 0.0 and _slow_in_flash(q, k):
+    if q.device.type == "cpu" and not causal and dropout == 0.0 and _slow_in_flash(q, k, v):
         return _by_products(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
 
@@ -51,13 +51,14 @@ WINDOW = 256
 """Keys up to which it is the slower one for more queries, in bfloat16: by 40 % in the windows of the image encoder."""
 
 
-def _slow_in_flash(q: Tensor, k: Tensor) -> bool:
-    """Whether the fused kernel of a CPU takes longer than two products."""
+def _slow_in_flash(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether the fused kernel of a CPU takes longer than two products, or cannot read the values as they lie."""
     if torch.compiler.is_compiling():  # a compiler would tie itself to the lengths
         return False
     queries, keys = q.shape[-2], k.shape[-2]
-    few = queries <= FEW.get(q.dtype, 0)
-    return keys >= MANY if few else q.dtype == torch.bfloat16 and keys <= WINDOW
+    if queries <= FEW.get(q.dtype, 0):
+        return keys >= MANY
+    return v.stride(-1) != 1 or (q.dtype == torch.bfloat16 and keys <= WINDOW)
 
 
 def _by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
