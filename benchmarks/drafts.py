@@ -3,10 +3,8 @@
     python benchmarks/drafts.py --dtype float32
     python benchmarks/drafts.py --dtype int8 -o benchmarks/results/drafts-int8
 
-No checkpoint is at hand that answers as the published ones do, so the weights are random and a script decides what is
-said: every step computes all that a step of BASE computes, and the words of the script are then put on top. The grammar
-of the task is at work as it is in a call, so a step that can only say a location projects to the locations only. Both
-ways must give the same tokens. Image and prompt are encoded before: the figures are of the answer alone.
+The weights are random and a script decides what is said (``scripted``). Both ways must give the same tokens. Image and
+prompt are encoded before: the figures are of the answer alone.
 """
 
 from __future__ import annotations
@@ -15,10 +13,9 @@ import argparse
 import json
 import statistics
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from scripted import Scripted
 
 from florence2 import checkpoints
 from florence2.checkpoints.formats import choose
@@ -27,7 +24,7 @@ from florence2.generation import Generated, generate, policy_for
 from florence2.generation.drafts import FromText
 from florence2.language import grammar, tasks
 from florence2.language.tokenizer import Tokenizer
-from florence2.model import Cache, Florence2Model, Memory, initialise, packing
+from florence2.model import Florence2Model, initialise, packing
 from florence2.model.int8 import quantize
 from florence2.speed import tables
 from florence2.speed.timing import timed
@@ -37,25 +34,6 @@ CAPTION = (
     "wooden chair"
 )
 PHRASES = ("A young girl", "a pink dress", "a small brown teddy bear", "an old woman", "white hair", "a wooden chair")
-
-
-class Scripted:
-    """A model that says what a script says; counts its steps."""
-
-    def __init__(self, model: Florence2Model, script: list[int]) -> None:
-        self.model, self.script, self.steps = model, script, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-    def decode(self, ids: Tensor, memory: Memory, cache: Cache, words: slice | None = None) -> Tensor:
-        self.steps += 1
-        first = cache.length + 1
-        logits = self.model.decode(ids, memory, cache, words)
-        for column in range(ids.shape[1]):
-            said = self.script[min(first + column, len(self.script) - 1)]
-            logits[:, column, said - (words.start if words else 0)] += 100
-        return logits
 
 
 def script(tokenizer: Tokenizer) -> list[int]:
