@@ -38,6 +38,8 @@ class Packed(ABC):
     """Whether making one keeps only one core busy."""
     rounds: ClassVar[bool] = False
     """Whether the answers differ."""
+    made_of: ClassVar[torch.dtype | None] = None
+    """The type of the weight that it is made of, where that is not the model's."""
     bytes_per_weight: float
 
     @abstractmethod
@@ -54,7 +56,7 @@ class Packed(ABC):
 
     @abstractmethod
     def plain(self) -> Tensor:
-        """The weight, bit by bit. Raises ConfigError where it was rounded."""
+        """The weight, number by number, in whichever type. Raises ConfigError where it was rounded."""
 
 
 class Blocked(Packed):
@@ -83,10 +85,10 @@ class Blocked(Packed):
 
 class Halves(Packed):
     single_threaded = True
+    made_of = torch.float32
     bytes_per_weight = 2
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.dtype = weight.dtype
         self.weight = torch.ops.quantized.linear_prepack_fp16(weight.float(), None if bias is None else bias.float())
 
     @classmethod
@@ -99,7 +101,7 @@ class Halves(Packed):
 
     def plain(self) -> Tensor:
         weight, _ = torch.ops.quantized.linear_unpack_fp16(self.weight)
-        return weight.to(self.dtype, copy=True)  # the memory of the kernel's own is not for others
+        return weight.clone()  # the memory of the kernel's own is not for others
 
     def __reduce__(self) -> tuple[type[Halves], tuple[Tensor, Tensor | None]]:
         _, bias = torch.ops.quantized.linear_unpack_fp16(self.weight)
@@ -111,6 +113,7 @@ class Rounded(Packed):
     bits with one scale per call."""
 
     rounds = True
+    made_of = torch.float32
     bytes_per_weight = 1
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -136,6 +139,7 @@ class RoundedForMany(Packed):
     precision where the inputs are."""
 
     rounds = True
+    made_of = torch.float32
     bytes_per_weight = 1
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:

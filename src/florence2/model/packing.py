@@ -147,11 +147,12 @@ def unpack(model: Florence2Model) -> Florence2Model:
         if isinstance(attention.joined, Joined):
             thirds = attention.joined.packed.plain().chunk(3)
             for part, third in zip(PROJECTIONS, thirds, strict=True):
-                _give_back(getattr(attention, part), third.clone())
+                layer = getattr(attention, part)
+                _give_back(layer, third.to(layer.weight.dtype, copy=True))
             attention.joined = None
     for _, layer in _linears(model):
         if layer.packed is not None:
-            _give_back(layer, layer.packed.plain())
+            _give_back(layer, layer.packed.plain().to(layer.weight.dtype))
             layer.packed = None
     return model
 
@@ -267,10 +268,10 @@ class _Packer:
         self.source.done(name)
 
     def _in_one(self, found: dict[str, Tensor], kind: type[Packed]) -> tuple[Tensor, Tensor | None]:
-        """One matrix of the model's type, or of float32 to be rounded from, and the buffer that it lies in, where it
-        does. Buffers are used again: memory that comes and goes between what stays leaves holes."""
-        first, dtype = next(iter(found.values())).detach(), torch.float32 if kind.rounds else self.dtype
-        if len(found) == 1 and first.dtype == dtype and first.is_contiguous():
+        """One matrix of the model's numbers, and the buffer that it lies in, where it does. Buffers are used again:
+        memory that comes and goes between what stays leaves holes."""
+        first, dtype = next(iter(found.values())).detach(), kind.made_of or self.dtype
+        if len(found) == 1 and first.dtype == dtype == self.dtype and first.is_contiguous():
             self.source.check(next(iter(found)), first)
             return first, None
         size = sum(weight.numel() for weight in found.values())
@@ -281,7 +282,7 @@ class _Packer:
         row = 0
         for name, weight in found.items():
             part = together[row : row + len(weight)]
-            part.copy_(weight)
+            part.copy_(weight if dtype == self.dtype or kind.rounds else weight.to(self.dtype))  # rounds the file's own
             self.source.check(name, part)
             row += len(weight)
         return together, buffer
@@ -309,7 +310,7 @@ class _Packer:
 
 def _words(kind: type[Packed], dtype: torch.dtype, words: Tensor) -> Packed:
     with quantized_engine("fbgemm") if kind is Halves else contextlib.nullcontext():
-        return kind(words.to(torch.float32 if kind.rounds else dtype), None)
+        return kind(words.to(kind.made_of or dtype), None)
 
 
 def _linears(model: Florence2Model) -> list[tuple[str, Linear]]:
