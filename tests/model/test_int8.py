@@ -16,6 +16,7 @@ from florence2.checkpoints import formats
 from florence2.errors import CheckpointError, ConfigError
 from florence2.model import count, int8, packed, packing
 from florence2.model.packed import Packed, Rounded, RoundedForMany, VocabularyHead
+from tests.model.test_savings import Operations
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 NOISE = 0.02
@@ -44,6 +45,18 @@ def test_a_product_is_rounded_and_no_more(layer: nn.Linear, rows: int, kind: typ
     assert apart(half, layer(x)) < NOISE
     for again in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         assert torch.equal(again(x), made(x))
+
+
+def test_a_gelu_is_inside_the_product(layer: nn.Linear) -> None:
+    """Of many rows; twin: for the few rows of a step it is a pass of its own."""
+    weight, bias, x = layer.weight.detach(), layer.bias.detach(), torch.randn(50, 300)
+    passes = []
+    for kind in (RoundedForMany, Rounded):
+        made = kind(weight, bias)
+        with torch.no_grad(), Operations() as seen:
+            made(x, gelu=True)
+        passes.append(seen.count["gelu"])
+    assert passes == [0, 1]
 
 
 @pytest.mark.parametrize("shift", [-30.0, 0.0, 30.0])

@@ -119,6 +119,24 @@ def test_a_large_map_is_worked_through_in_parts(monkeypatch: pytest.MonkeyPatch)
     assert largest[1] <= 1.2 * size
 
 
+@pytest.mark.parametrize("branch", [WindowAttention(32, 2, 4), ChannelAttention(32, 4), davit.MLP(32)])
+def test_a_branch_adds_its_results_part_by_part(branch: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of the map that they belong to: none is copied there first. Twin: without one it is a map itself."""
+    monkeypatch.setattr(davit, "ROOM", 2**12)
+    x, onto = torch.randn(2, 8, 8, 32), torch.randn(2, 8, 8, 32)
+    with torch.no_grad():
+        expected = onto + branch(x)
+        with Operations() as seen:
+            made = branch(x, onto=onto)
+        assert made.data_ptr() == onto.data_ptr()
+        torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
+        added = seen.numbers["add_"]
+        assert seen.count["add_"] > 1
+        assert added == x.numel()
+        alone = branch(x)
+        assert alone.data_ptr() not in (x.data_ptr(), onto.data_ptr())
+
+
 def test_training_keeps_the_map_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(davit, "ROOM", 1)
     assert davit.parts(torch.zeros(10), 3) == 1

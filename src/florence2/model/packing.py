@@ -1,7 +1,7 @@
 """A model whose weights lie as this processor multiplies them: it answers faster, and can do nothing else.
 
 What is packed, and how, is a plan: for each linear layer the kinds of :mod:`florence2.model.packed` to try, best
-first. :func:`exact` makes the one that changes no answer; ``int8`` has one that rounds. No weight is there twice: one
+first. :func:`exact` makes the one that rounds none of them; ``int8`` has one that rounds. No weight is there twice: one
 on the meta device stands in the place of a packed one, of the same shape and type, which raises an error when it is
 computed with. :func:`unpack` gives the same bits back. The self-attention's three projections of one input become one
 product.
@@ -39,7 +39,7 @@ PROJECTIONS = ("q", "k", "v")
 
 
 def exact(device: torch.device, dtype: torch.dtype) -> Plan | None:
-    """The plan that changes nothing but the time; None where there is nothing to gain.
+    """The plan that rounds no weight; None where there is nothing to gain.
 
     Steps of the decoder are bound by reading its weights; they are kept as float16 where that holds them exactly, and
     its layers compute in float32, in a bfloat16 model too. In float32 the text encoder and the vocabulary are kept so
