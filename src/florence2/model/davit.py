@@ -124,7 +124,7 @@ class Block(nn.Module):
         """x + branch(norm(x)); in training with stochastic depth: whole samples go without, the others get it
         scaled."""
         if not self.training or self.drop_path == 0.0:
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() or torch.compiler.is_compiling():  # a graph is not written in place
                 return x + branch(norm(x))
             added: Tensor = branch(norm(x), onto=x.contiguous())  # x is the sum of the line before, nobody else's
             return added
