@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from florence2.checkpoints import configs
 from florence2.checkpoints.calibration import Calibration
-from florence2.checkpoints.formats import choose
+from florence2.checkpoints.formats import choose, name_of
 from florence2.checkpoints.hub import locate
 from florence2.checkpoints.layouts import (
     EMBEDDING,
@@ -129,7 +129,7 @@ def check_finite(name: str, tensor: Tensor) -> None:
     if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.isfinite().all():
         bad = int((~tensor.isfinite()).sum())
         raise CheckpointError(
-            f"{name} holds {bad} values that are not finite in {_plain(tensor.dtype)}; the training that wrote it has "
+            f"{name} holds {bad} values that are not finite in {name_of(tensor.dtype)}; the training that wrote it has "
             "diverged, or the type is too narrow for it (bfloat16 and float32 reach further than float16)"
         )
 
@@ -195,7 +195,7 @@ def _place(
     for name, tensor in state.items():
         if not tensor.is_floating_point():
             raise CheckpointError(
-                f"{name} holds {_plain(tensor.dtype)}; quantised files are not read, take the float16 or float32 "
+                f"{name} holds {name_of(tensor.dtype)}; quantised files are not read, take the float16 or float32 "
                 "weights"
             )
 
@@ -279,7 +279,3 @@ def _device(device: str | torch.device) -> torch.device:
 
 def _some(names: list[str], most: int = 4) -> str:
     return ", ".join(sorted(names)[:most]) + (" ..." if len(names) > most else "")
-
-
-def _plain(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -108,13 +108,20 @@ class Halves(Packed):
         return Halves, (self.plain(), None if bias is None else bias.clone())
 
 
-class Rounded(Packed):
+class Bytes(Packed):
     """Each output channel has its own scale, W ≈ s · Q with Q in -127..127 (symmetric); the inputs are rounded to 8
     bits with one scale per call."""
 
     rounds = True
     made_of = torch.float32
     bytes_per_weight = 1
+
+    def plain(self) -> Tensor:
+        raise ConfigError('weights of 8 bits cannot be made float again; load the model with dtype="float32"')
+
+
+class Rounded(Bytes):
+    """For few rows."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         scales = scales_of(weight).double()
@@ -130,17 +137,10 @@ class Rounded(Packed):
         made: Tensor = torch.ops.quantized.linear_dynamic(x.float(), self.weight, reduce_range())
         return (F.gelu(made) if gelu else made).to(x.dtype)
 
-    def plain(self) -> Tensor:
-        raise ConfigError(_NO_WAY_BACK)
 
-
-class RoundedForMany(Packed):
-    """The same numbers, multiplied with a GELU behind it as long as the results are in the cache, and given in half
-    precision where the inputs are."""
-
-    rounds = True
-    made_of = torch.float32
-    bytes_per_weight = 1
+class RoundedForMany(Bytes):
+    """Of many rows a GELU is taken while the results are in the cache, and they are written in half precision where the
+    inputs are."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         scales = scales_of(weight)
@@ -161,9 +161,6 @@ class RoundedForMany(Packed):
             inputs, scale, zero, self.weight, self.scales, self.zeros, self.bias, 1.0, 0, x.dtype, name, [], algorithm
         )
         return made.view(*x.shape[:-1], -1)
-
-    def plain(self) -> Tensor:
-        raise ConfigError(_NO_WAY_BACK)
 
     def __reduce__(self) -> tuple[Callable[..., RoundedForMany], tuple[Tensor, Tensor, Tensor | None]]:
         return _as_it_was, (self.weight.to_dense().t().contiguous(), self.scales, self.bias)
@@ -191,9 +188,6 @@ def _as_bytes(x: Tensor) -> tuple[Tensor, float, int]:
     # The same memory as plain bytes: a copy of them would take as long as the product.
     plain = torch.empty(0, dtype=torch.uint8).set_(rounded.untyped_storage(), 0, rounded.shape, rounded.stride())
     return plain, scale, zero
-
-
-_NO_WAY_BACK = 'weights of 8 bits cannot be made float again; load the model with dtype="float32"'
 
 
 class VocabularyHead(nn.Module):
