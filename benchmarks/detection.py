@@ -12,29 +12,19 @@ resized, encoded, answered and parsed by both; the sides take turns.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from scripted import Scripted
+from scripted import Scripted, report, script
 
 from florence2 import Detections, Florence2
-from florence2.language.tokenizer import Tokenizer
 from florence2.speed import peer, random_weights, stages, tables
 from florence2.speed.timing import Stage, take_turns
 
-OBJECTS = 20
-
-
-def script(tokenizer: Tokenizer) -> list[int]:
-    said = [tokenizer.eos_id, tokenizer.bos_id]
-    for number in range(OBJECTS):
-        name = tokenizer.encode_plain(chr(ord("a") + number))
-        said += [*name, *(tokenizer.location_id(10 * number + corner) for corner in (1, 2, 301, 402))]
-    return [*said, tokenizer.eos_id]
+NAMES = "abcdefghijklmnopqrst"
 
 
 def main() -> None:
@@ -51,7 +41,7 @@ def main() -> None:
         native = peer.load(copied, Path(temporary) / "native")
         del copied
         model = Florence2.from_pretrained(folder, device="cpu", dtype=a.dtype)
-        said = script(model.tokenizer)
+        said = script(model.tokenizer, NAMES, apart=10)
         scripted = Scripted(model.engine.module, said)
         kind = model.format
         model.engine.runtime = cast("Any", scripted)
@@ -66,7 +56,7 @@ def main() -> None:
         steps = scripted.steps
         assert answer.raw is not None
         assert list(answer.raw.token_ids) == said, "the script was not followed"
-        assert len(answer.objects) == OBJECTS
+        assert len(answer.objects) == len(NAMES)
         sides = {
             tables.OURS: [Stage(stages.DETECTION, call)],
             tables.PEER: peer.theirs(native, work, [stages.DETECTION]),
@@ -76,16 +66,14 @@ def main() -> None:
     result = {
         "machine": tables.machine(torch.device("cpu")),
         "dtype": {"ours": kind, "transformers": theirs},
-        "objects": OBJECTS,
+        "objects": len(NAMES),
         "tokens": len(said) - 2,
         "steps": steps,
         "seconds": {"ours": ours, "transformers": other},
         "rounds": {side: list(values) for side, values in found.seconds.items()},
         "times_faster": other / ours,
     }
-    print(json.dumps(result, indent=1))
-    if a.output:
-        a.output.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    report(result, a.output)
 
 
 if __name__ == "__main__":

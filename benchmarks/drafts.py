@@ -10,12 +10,11 @@ prompt are encoded before: the figures are of the answer alone.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 
 import torch
-from scripted import Scripted
+from scripted import Scripted, report, script
 
 from florence2 import checkpoints
 from florence2.checkpoints.formats import choose
@@ -23,7 +22,6 @@ from florence2.config import BASE
 from florence2.generation import Generated, generate, policy_for
 from florence2.generation.drafts import FromText
 from florence2.language import grammar, tasks
-from florence2.language.tokenizer import Tokenizer
 from florence2.model import Florence2Model, initialise, packing
 from florence2.model.int8 import quantize
 from florence2.speed import tables
@@ -34,13 +32,6 @@ CAPTION = (
     "wooden chair"
 )
 PHRASES = ("A young girl", "a pink dress", "a small brown teddy bear", "an old woman", "white hair", "a wooden chair")
-
-
-def script(tokenizer: Tokenizer) -> list[int]:
-    said = [tokenizer.eos_id, tokenizer.bos_id]
-    for number, phrase in enumerate(PHRASES):
-        said += [*tokenizer.encode_plain(phrase), *(tokenizer.location_id(100 * number + n) for n in (1, 2, 301, 402))]
-    return [*said, tokenizer.eos_id]
 
 
 def main() -> None:
@@ -61,7 +52,7 @@ def main() -> None:
         packing.pack(model, plan)
     task = tasks.get("<CAPTION_TO_PHRASE_GROUNDING>")
     policy, rules = policy_for(task, BASE), grammar.compile(task.grammar, tokenizer)
-    scripted = Scripted(model, script(tokenizer))
+    scripted = Scripted(model, script(tokenizer, PHRASES, apart=100))
     draft = FromText(CAPTION, tokenizer.encode_plain, tokenizer.decode, lambda id: tokenizer.location_of(id) is None)
     with torch.inference_mode():
         tokens = torch.randn(1, 577, BASE.text.d_model, dtype=model.text.logits_bias.dtype)
@@ -89,9 +80,7 @@ def main() -> None:
         "seconds": {"without": without, "with": with_guesses},
         "times_faster": without / with_guesses,
     }
-    print(json.dumps(result, indent=1))
-    if a.output:
-        a.output.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    report(result, a.output)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,14 @@ steps that take longest; which steps an answer has is up to the script.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from florence2.language.tokenizer import Tokenizer
 from florence2.model import Cache, Florence2Model, Memory
 
 
@@ -31,3 +35,20 @@ class Scripted:
             said = self.script[min(first + column, len(self.script) - 1)]
             logits[:, column, said - (words.start if words else 0)] += 100
         return logits
+
+
+def script(tokenizer: Tokenizer, names: Iterable[str], apart: int) -> list[int]:
+    """The ids of an answer: each name and a box, the boxes so many bins apart."""
+    said = [tokenizer.eos_id, tokenizer.bos_id]
+    for number, name in enumerate(names):
+        corners = (tokenizer.location_id(apart * number + corner) for corner in (1, 2, 301, 402))
+        said += [*tokenizer.encode_plain(name), *corners]
+    return [*said, tokenizer.eos_id]
+
+
+def report(result: dict[str, Any], output: Path | None) -> None:
+    """Prints a result, and keeps it in ``output``.json."""
+    text = json.dumps(result, indent=1)
+    print(text)
+    if output:
+        output.with_suffix(".json").write_text(text + "\n")

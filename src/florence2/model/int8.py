@@ -2,8 +2,7 @@
 
 Only large matrices: small ones lose more in the conversion than the product wins. Norms, attention and convolutions
 stay as they are, in float32, or in bfloat16 where the processor multiplies in it; the decoder's are in float32. The
-answers are no longer those of the reference; ``florence2 bench`` and the evaluation say by how
-much.
+answers are no longer those of the reference; ``florence2 bench`` and the evaluation say by how much.
 """
 
 from __future__ import annotations
