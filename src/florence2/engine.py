@@ -22,7 +22,7 @@ from torch import Tensor
 from florence2 import images, inputs
 from florence2.checkpoints import Checkpoint, adapters
 from florence2.checkpoints.calibration import Calibration
-from florence2.compiled import CompiledModel
+from florence2.compiled import CompiledModel, StepKernel
 from florence2.config import DecodingPolicy
 from florence2.errors import CheckpointError, Florence2Error, TaskError
 from florence2.generation import Generated, generate, policy_for
@@ -118,18 +118,24 @@ class Engine:
 
     @property
     def model(self) -> Florence2Model:
-        """The module that holds the weights, plain ones from now on; Florence2Error where the model runs as ONNX."""
+        """The module that holds the weights, plain ones from now on; Florence2Error where the model runs as ONNX.
+
+        Whoever takes it may change it, which a compiled step with weights of its own does not see: it is given up.
+        """
+        if isinstance(self.runtime, StepKernel):
+            self.runtime = self.module
         return packing.unpack(self.module)
 
     @contextlib.contextmanager
     def plain(self) -> Iterator[Florence2Model]:
-        """The module with plain weights, for the moment: packed again behind it, if they were."""
-        was_packed = packing.is_packed(self.module)
+        """The module with plain weights, for the moment and to be read: packed again behind it, if they were."""
+        was_packed, runtime = packing.is_packed(self.module), self.runtime
         try:
             yield self.model
         finally:
             if was_packed:
                 self.pack()
+            self.runtime = runtime
 
     def pack(self) -> None:
         """Lay the weights as this processor multiplies them, where it gains by that and no adapter is on the model."""
@@ -142,7 +148,7 @@ class Engine:
         """The module as it is: its weights may be packed, so it can be asked what it is made of and not be changed."""
         if isinstance(self.runtime, Florence2Model):
             return self.runtime
-        if isinstance(self.runtime, CompiledModel):
+        if isinstance(self.runtime, CompiledModel | StepKernel):
             return self.runtime.model
         raise Florence2Error(
             "this model runs as ONNX: there is no module to train, change or put adapters on; load the checkpoint that "
@@ -150,18 +156,29 @@ class Engine:
         )
 
     @property
+    def compiled(self) -> bool:
+        """Whether parts of it are."""
+        return isinstance(self.runtime, CompiledModel | StepKernel)
+
+    @property
     def adapter(self) -> str | None:
         """The adapter in use, where there is one."""
-        here = isinstance(self.runtime, (Florence2Model, CompiledModel))
+        here = self.compiled or isinstance(self.runtime, Florence2Model)
         return adapters.active_adapter(self.module) if here else None
 
     def compile(self, backend: str = "inductor") -> None:
-        """Compute with a compiled image encoder and decoder step from now on; they are compiled when first called."""
-        self.runtime = CompiledModel(self.model, backend)
+        """Compute with compiled parts from now on; they are compiled when first called. On a CPU these are the steps of
+        one row; elsewhere, and where there are adapters, the image encoder and all steps."""
+        if self.device.type == "cpu" and not adapters.adapter_names(self.module):
+            self.uncompile()
+            self.pack()
+            self.runtime = StepKernel(self.module, backend)
+        else:
+            self.runtime = CompiledModel(self.model, backend)
 
     def uncompile(self) -> None:
         """Compute with the module itself again."""
-        self.runtime = self.model
+        self.runtime = self.module
 
     def drop_calibration(self) -> None:
         """Scores are as the model gives them from now on."""

@@ -389,9 +389,10 @@ class Florence2:
         kernels chosen, the memory there and, on a CPU, the weights as the processor reads them best. Who has taken
         parameters from :attr:`model` must take them again.
 
-        With ``compile=True`` image encoder and decoder step are compiled first: seconds to minutes, once per process,
-        then no more, whatever the lengths and numbers of answers. It pays where steps wait for their launches, on a GPU
-        (with CUDA graphs; not run on one yet); on a CPU measure first. Answers are the same up to rounding.
+        With ``compile=True`` parts are compiled first, once per process, whatever the lengths and numbers of answers.
+        On a CPU that is the decoder's step of one row, for answers without beams to one photo at a time: half a minute,
+        and the weights of the decoder are there twice. Elsewhere it is the image encoder and every step, with CUDA
+        graphs (not run on a GPU yet): minutes. Answers are the same up to rounding.
         Raises Florence2Error where PyTorch cannot compile here, as without a C++ compiler; the model then runs on as it
         was.
         """
@@ -404,7 +405,7 @@ class Florence2:
         height, width = self.config.image.size
         photos = [Image.new("RGB", (width, height)) for _ in range(batch_size)]
         try:
-            with compiled.compiling():
+            with compiled.no_coincidences():
                 for several in (photos[:1], photos):
                     for task in ("<CAPTION>", "<OD>"):
                         items = [(photo, task) for photo in several]

@@ -34,7 +34,7 @@ FLAGS = {
             "--device",
             "--dtype",
         ),
-        *("--output", "-o", "--batch", "-b", "--drift", "--limit"),
+        *("--output", "-o", "--batch", "-b", "--drift", "--limit", "--compile"),
     },
     "run": {
         *(

@@ -101,6 +101,13 @@ def test_floors_have_the_names_of_stages() -> None:
     assert 0.5 * found[stages.GREEDY] < halves < found[stages.GREEDY]
 
 
+def test_limits_are_those_of_the_same_rounds() -> None:
+    seconds = {"ours": (1.0,), "multiply": (4.0, 0.1, 2.0), "read": (0.5, 0.5, 9.0)}
+    found = Limits.beside(Measured("caption", seconds))
+    assert found == Limits(limits.OPERATIONS / 2, limits.LARGE / 0.5)
+    assert Limits.middle([found, Limits(0, 3), Limits(1e20, 2)]) == Limits(found.operations, 3)
+
+
 def test_a_table_tells_ratio_and_share() -> None:
     measured = Measured("image encoder", {"ours": (0.2, 0.1, 0.3), "transformers": (0.5, 0.4, 0.6)})
     one = tables.row(measured, {"image encoder": 0.05})

@@ -64,6 +64,9 @@ def bench(
     limit: Annotated[int, typer.Option(help="Questions of each benchmark for --drift.")] = 100,
     device: common.Device = "auto",
     dtype: common.Dtype = "auto",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="With warmup(compile=True); transformers stays as it is.")
+    ] = False,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--output", "-o", help="Write NAME.json and NAME.md of this name.", show_default=False),
@@ -78,8 +81,8 @@ def bench(
       florence2 bench microsoft/Florence-2-large -s "image encoder" -s token
 
     Medians of rounds, beside the floor of the machine: operations over the rate of a large matrix product,
-    for a token bytes over the rate of reading memory. Both rates are measured here. With --peer the sides take turns;
-    beside int8 transformers computes in float32, which it has.
+    for a token bytes over the rate of reading memory. Both rates are measured here, in turn with every stage.
+    With --peer transformers takes its turn too; beside int8 it computes in float32, which it has.
     """
     import torch
 
@@ -100,6 +103,8 @@ def bench(
             folder,
             peer_exact,
         )
+        if compile:
+            sides.model.warmup(compile=True, batch_size=1)
         work = Work(batches=tuple(batch)) if batch else Work()
         document, markdown = _measure(sides, work, peer or peer_exact, stage or [], rounds, cold, drift, limit)
     if output is not None:
@@ -156,7 +161,8 @@ def _measure(
 
     model = sides.model
     machine = tables.machine(model.device)
-    title = f"{model.name}, {model.format}, {machine['device']}, {machine['threads']} threads, {machine['processor']}"
+    numbers = f"{model.format}, compiled" if model.engine.compiled else model.format
+    title = f"{model.name}, {numbers}, {machine['device']}, {machine['threads']} threads, {machine['processor']}"
     typer.echo(title)
     every = stages.ours(model, work)
     chosen = [stage for stage in every if not wanted or stage.name.startswith(tuple(wanted))]
@@ -188,8 +194,8 @@ def _times(sides: Sides, work: Work, chosen: list[Stage], peer: bool, rounds: in
     from florence2.model import packing
     from florence2.speed import peer as native
     from florence2.speed import tables
-    from florence2.speed.limits import Limits
-    from florence2.speed.timing import take_turns
+    from florence2.speed.limits import Limits, Probe
+    from florence2.speed.timing import Stage, take_turns
 
     model = sides.model
     timed = {tables.OURS: chosen}
@@ -197,14 +203,18 @@ def _times(sides: Sides, work: Work, chosen: list[Stage], peer: bool, rounds: in
         theirs = native.load(sides.floats, sides.folder / "native")
         timed[tables.PEER] = native.theirs(theirs, work, [stage.name for stage in chosen])
     rounded = model.format == "int8"
-    limits = Limits.of(model.device, model.dtype, rounded)
     width = packing.bytes_per_weight(model.engine.module)
-    floors = limits.floors(model.engine.config, work.prompt, model.dtype, width)
+    probe = Probe.of(model.device, model.dtype, rounded)
+    for side, call in vars(probe).items():
+        timed[side] = [Stage(stage.name, call) for stage in chosen]
     rows: list[Row] = []
+    rates: list[Limits] = []
     for measured in take_turns(timed, rounds, model.device):
+        rates.append(Limits.beside(measured))
+        floors = rates[-1].floors(model.engine.config, work.prompt, model.dtype, width)
         rows.append(tables.row(measured, floors))
         typer.echo("\n".join(tables.plain(rows[-1:]).splitlines()[1:]), err=True)
-    return limits, rows
+    return Limits.middle(rates), rows
 
 
 def _cold(sides: Sides, peer: bool) -> list[Row]:

@@ -22,13 +22,24 @@ import functools
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from florence2.errors import ConfigError
+
+
+class Matrix(NamedTuple):
+    """A weight number by number in rows, as few bytes as hold it, for products that are written elsewhere."""
+
+    weight: Tensor
+    """(N, K) float32, float16, bfloat16 or int8."""
+    scales: Tensor | None
+    """(N,) float32, what one step of 8-bit numbers stands for."""
+    bias: Tensor | None
+    """(N,)"""
 
 
 class Packed(ABC):
@@ -58,6 +69,10 @@ class Packed(ABC):
     def plain(self) -> Tensor:
         """The weight, number by number, in whichever type. Raises ConfigError where it was rounded."""
 
+    @abstractmethod
+    def rows(self) -> Matrix:
+        """A copy of the numbers that it multiplies with."""
+
 
 class Blocked(Packed):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -78,6 +93,9 @@ class Blocked(Packed):
 
     def plain(self) -> Tensor:
         return self.weight.to_dense()
+
+    def rows(self) -> Matrix:
+        return Matrix(self.plain(), None, self.bias)
 
     def __reduce__(self) -> tuple[type[Blocked], tuple[Tensor, Tensor | None]]:
         return Blocked, (self.plain(), self.bias)
@@ -103,9 +121,12 @@ class Halves(Packed):
         weight, _ = torch.ops.quantized.linear_unpack_fp16(self.weight)
         return weight.clone()  # the memory of the kernel's own is not for others
 
+    def rows(self) -> Matrix:
+        weight, bias = torch.ops.quantized.linear_unpack_fp16(self.weight)
+        return Matrix(weight.half(), None, None if bias is None else bias.clone())
+
     def __reduce__(self) -> tuple[type[Halves], tuple[Tensor, Tensor | None]]:
-        _, bias = torch.ops.quantized.linear_unpack_fp16(self.weight)
-        return Halves, (self.plain(), None if bias is None else bias.clone())
+        return Halves, (self.plain(), self.rows().bias)
 
 
 class Bytes(Packed):
@@ -137,6 +158,10 @@ class Rounded(Bytes):
         made: Tensor = torch.ops.quantized.linear_dynamic(x.float(), self.weight, reduce_range())
         return (F.gelu(made) if gelu else made).to(x.dtype)
 
+    def rows(self) -> Matrix:
+        weight, bias = torch.ops.quantized.linear_unpack(self.weight)
+        return Matrix(weight.int_repr(), weight.q_per_channel_scales().float(), None if bias is None else bias.clone())
+
 
 class RoundedForMany(Bytes):
     """Of many rows a GELU is taken while the results are in the cache, and they are written in half precision where the
@@ -162,8 +187,11 @@ class RoundedForMany(Bytes):
         )
         return made.view(*x.shape[:-1], -1)
 
-    def __reduce__(self) -> tuple[Callable[..., RoundedForMany], tuple[Tensor, Tensor, Tensor | None]]:
-        return _as_it_was, (self.weight.to_dense().t().contiguous(), self.scales, self.bias)
+    def rows(self) -> Matrix:
+        return Matrix(self.weight.to_dense().t().contiguous(), self.scales, self.bias)
+
+    def __reduce__(self) -> tuple[Callable[..., RoundedForMany], Matrix]:
+        return _as_it_was, self.rows()
 
 
 def _as_it_was(rounded: Tensor, scales: Tensor, bias: Tensor | None) -> RoundedForMany:

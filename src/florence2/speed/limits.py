@@ -8,6 +8,8 @@ reading: the bytes of the decoder's weights and keys over the rate of reading me
 from __future__ import annotations
 
 import functools
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,12 +20,33 @@ from florence2.config import Florence2Config
 from florence2.model import Florence2Model
 from florence2.model.packed import RoundedForMany
 from florence2.speed import stages
-from florence2.speed.timing import timed
+from florence2.speed.timing import Measured, timed
 
 SIDE = 3072
 """Of the square matrices whose product is timed."""
 LARGE = 2**29
 """Bytes that are read to measure the rate of memory: far more than any cache holds."""
+
+
+OPERATIONS = 2 * SIDE**3
+"""Multiplications and additions of that product."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Work that this machine does as fast as it can. It is timed in turn with what it is held against: on a shared
+    machine both rates change by the minute."""
+
+    multiply: Callable[[], object]
+    """``OPERATIONS`` of them."""
+    read: Callable[[], object]
+    """``LARGE`` bytes."""
+
+    @classmethod
+    def of(cls, device: torch.device, dtype: torch.dtype, rounded: bool = False) -> Probe:
+        """``rounded``: products with 8-bit weights."""
+        numbers = torch.ones(LARGE // 4, device=device)
+        return cls(product_of_bytes() if rounded else fastest_product(device, dtype), numbers.sum)
 
 
 @dataclass(frozen=True)
@@ -34,10 +57,19 @@ class Limits:
     """Per second, read from memory."""
 
     @classmethod
-    def of(cls, device: torch.device, dtype: torch.dtype, rounded: bool = False) -> Limits:
-        """Measures them; takes about two seconds on two cores. ``rounded``: of products with 8-bit weights."""
-        rate = int8_operations_per_second() if rounded else operations_per_second(device, dtype)
-        return cls(rate, bytes_per_second(device))
+    def beside(cls, measured: Measured) -> Limits:
+        """Medians of the rounds of a stage in which a probe took its turns, under the names of its fields."""
+        multiply, read = measured.median("multiply"), measured.median("read")
+        assert multiply is not None
+        assert read is not None
+        return cls(OPERATIONS / multiply, LARGE / read)
+
+    @classmethod
+    def middle(cls, rates: Sequence[Limits]) -> Limits:
+        """The medians of several."""
+        return cls(
+            *(statistics.median(column) for column in zip(*(vars(each).values() for each in rates), strict=True))
+        )
 
     def floors(
         self, config: Florence2Config, prompt: int, dtype: torch.dtype, width: float | None = None
@@ -67,28 +99,20 @@ class Limits:
         return (weights * (width or dtype.itemsize) + keys * dtype.itemsize) / self.bytes
 
 
-def operations_per_second(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> float:
-    """Of a large square product, the best of several rounds and of both libraries where there are two."""
+def fastest_product(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> Callable[[], object]:
+    """A large square product, by the faster of both libraries where there are two."""
     a, b = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
-    ways = [lambda: a @ b]
+    ways: list[Callable[[], object]] = [lambda: a @ b]
     if device.type == "cpu" and dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         ways.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
-    best = min(timed(way, device) for way in ways for _ in range(rounds))
-    return float(2 * SIDE**3 / best)
+    return min(ways, key=lambda way: min(timed(way, device) for _ in range(rounds)))
 
 
-def int8_operations_per_second(rounds: int = 5) -> float:
-    """Of a large product with 8-bit weights on this processor."""
+def product_of_bytes() -> Callable[[], object]:
+    """A large square product with 8-bit weights on this processor."""
     weight, x = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
     packed = RoundedForMany(weight, None)
-    best = min(timed(lambda: packed(x)) for _ in range(rounds))
-    return float(2 * SIDE**3 / best)
-
-
-def bytes_per_second(device: torch.device, rounds: int = 5) -> float:
-    """Of a sum over a large array, the best of several rounds."""
-    numbers = torch.ones(LARGE // 4, device=device)
-    return LARGE / min(timed(numbers.sum, device) for _ in range(rounds))
+    return lambda: packed(x)
 
 
 @functools.cache

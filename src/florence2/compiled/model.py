@@ -11,16 +11,15 @@ padding and the store are tested with graphs that repeat the step on a CPU; on a
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
+from florence2.compiled.marks import any_size
 from florence2.config import TextConfig
 from florence2.errors import ConfigError
 from florence2.model import Cache, Florence2Model, Memory, int8
@@ -118,7 +117,7 @@ class CompiledModel:
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """As that of the model. Every input size is compiled for one photo and for several."""
-        _any_size(pixel_values, 0)
+        any_size(pixel_values, 0)
         return self._see(pixel_values)
 
     def encode(self, image_tokens: Tensor | None, prompt_ids: Tensor, prompt_mask: Tensor | None = None) -> StepMemory:
@@ -143,7 +142,7 @@ class CompiledModel:
         return text.project(hidden.flatten(0, 1)[:, None], words)
 
     def _run(self, ids: Tensor, position: Tensor, memory: Tensors, cache: Tensors) -> Tensor:
-        _any_size(ids, 0, 1)
+        any_size(ids, 0, 1)
         hidden: Tensor = self._step(
             self.model.text, ids, position, cache.keys, cache.values, memory.keys, memory.values, memory.bias
         )
@@ -197,8 +196,8 @@ class Store:
         free = self._free.setdefault(shape, [])
         if free:
             return Lease(free.pop(), free)
-        keys, values = (tuple(_any_size(like.new_zeros(shape), 0, 2) for _ in range(layers)) for _ in range(2))
-        made = Tensors(keys, values, _any_size(like.new_zeros(shape[0], 1, 1, shape[2]), 0, 3))
+        keys, values = (tuple(any_size(like.new_zeros(shape), 0, 2) for _ in range(layers)) for _ in range(2))
+        made = Tensors(keys, values, any_size(like.new_zeros(shape[0], 1, 1, shape[2]), 0, 3))
         return Lease(made, free if self.padded else None)
 
     def hold(self, memory: Memory) -> Lease:
@@ -207,8 +206,8 @@ class Store:
         bias = additive_mask(mask, memory.states.dtype)  # (B, 1, 1, S)
         if not self.padded:
             for tensor in (*memory.keys, *memory.values):
-                _any_size(tensor, 0, 2)
-            return Lease(Tensors(memory.keys, memory.values, _any_size(bias, 0, 3)))
+                any_size(tensor, 0, 2)
+            return Lease(Tensors(memory.keys, memory.values, any_size(bias, 0, 3)))
         B, heads, S, head_dim = memory.keys[0].shape
         shape = (self.rows(B), heads, -(-S // BLOCK) * BLOCK, head_dim)
         lease = self.lend(len(memory.keys), shape, memory.keys[0])
@@ -296,25 +295,3 @@ class StepCache:
 
 def _both(tensors: Tensors) -> tuple[Tensor, ...]:
     return (*tensors.keys, *tensors.values)
-
-
-def _any_size(tensor: Tensor, *dims: int) -> Tensor:
-    """The tensor, which PyTorch shall compile for any size of these dimensions; 1 stays a kind of its own."""
-    for dim in dims:
-        torch._dynamo.maybe_mark_dynamic(tensor, dim)
-    return tensor
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """What PyTorch raises where it cannot compile; nothing where nothing was compiled in this process."""
-    exceptions = sys.modules.get("torch._dynamo.exc")
-    return () if exceptions is None else (exceptions.TorchDynamoException,)
-
-
-@contextlib.contextmanager
-def compiling() -> Iterator[None]:
-    """Sizes that happen to be equal while something is compiled are not taken for one and the same."""
-    from torch.fx.experimental import _config
-
-    with _config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-        yield
