@@ -28,8 +28,6 @@ from florence2.model.packing import Joined
 
 OPTIONS: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "fast"}
 """A product and its sum are one instruction."""
-
-
 SHORTEST = 2
 """Tokens that must be there before: for one, or none, another kernel would be compiled."""
 
