@@ -64,6 +64,17 @@ def test_a_step_is_that_of_the_model(net: Florence2Model) -> None:
     assert largest_difference(logits(ours, slice(300, 400)), logits(net)[:, 300:400]) < 1e-5
 
 
+def test_an_answer_without_end_is_refused_as_by_the_model(net: Florence2Model) -> None:
+    ours = StepKernel(net, "eager")
+    room = net.config.text.max_positions
+    with torch.inference_mode(), no_coincidences():
+        memory, cache = ours.encode(None, IDS), ours.new_cache(1, room + 1)
+        ours.decode(torch.full((1, room - 1), 9), memory, cache)
+        ours.decode(torch.tensor(NEXT[0]), memory, cache)
+        with pytest.raises(ConfigError, match=f"{room + 1} tokens long, the position table ends at {room}"):
+            ours.decode(torch.tensor(NEXT[1]), memory, cache)
+
+
 @pytest.mark.parametrize("kind", [Halves, Blocked])
 def test_of_packed_weights_too(net: Florence2Model, kind: type[Packed]) -> None:
     expected = logits(net)
@@ -119,7 +130,7 @@ def test_a_product_reads_rounded_rows() -> None:
     assert bias is not None
     exact = torch.mv(weight.double() * scales.double()[:, None], x.double()) + bias.double()
     torch.testing.assert_close(product(x, Matrix(weight, scales, bias)).double(), exact, atol=1e-5, rtol=1e-5)
-    assert float((weight * scales[:, None] - layer.weight).abs().max()) <= float(scales.max()) * 0.51
+    assert float((weight * scales[:, None] - layer.weight.detach()).abs().max()) <= float(scales.max()) * 0.51
 
 
 # Weights

@@ -157,6 +157,7 @@ class StepKernel:
         self.model, self.config = model, model.config
         with torch.no_grad():
             self.stack, self.words = gather(model.text.decoder), vocabulary(model.text)
+        self.longest = len(self.stack.positions) - FIRST_POSITION
         options = OPTIONS if backend == "inductor" else None
         self._step = torch.compile(step, backend=backend, dynamic=False, options=options)
         self._project = torch.compile(product, backend=backend, dynamic=False, options=options)
@@ -175,8 +176,8 @@ class StepKernel:
         self, ids: Tensor, memory: Memory, cache: KernelCache | None = None, words: slice | None = None
     ) -> Tensor:
         """As that of the model."""
-        if ids.numel() > 1 or cache is None or cache.length < SHORTEST or memory.mask is not None:
-            return self.model.decode(ids, memory, cache, words)
+        if ids.numel() > 1 or memory.mask is not None or cache is None or not SHORTEST <= cache.length < self.longest:
+            return self.model.decode(ids, memory, cache, words)  # which also says where an answer is too long
         text, n = self.model.text, cache.length
         keys, values = (any_size(kept[:, 0, :, :n], 2) for kept in (cache.keys, cache.values))
         seen_keys, seen_values = cache.look(memory, text.logits_bias.dtype)
