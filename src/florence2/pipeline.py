@@ -392,7 +392,7 @@ class Florence2:
         With ``compile=True`` parts are compiled first, once per process, whatever the lengths and numbers of answers.
         On a CPU that is the decoder's step of one row, for answers without beams to one photo at a time: half a minute,
         and the weights of the decoder are there twice. Elsewhere it is the image encoder and every step, with CUDA
-        graphs (not run on a GPU yet): minutes. Answers are the same up to rounding.
+        graphs (not run on a GPU yet): minutes. Answers are the same up to rounding, of which there is less on a CPU.
         Raises Florence2Error where PyTorch cannot compile here, as without a C++ compiler; the model then runs on as it
         was.
         """
