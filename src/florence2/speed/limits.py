@@ -26,8 +26,6 @@ SIDE = 3072
 """Of the square matrices whose product is timed."""
 LARGE = 2**29
 """Bytes that are read to measure the rate of memory: far more than any cache holds."""
-
-
 OPERATIONS = 2 * SIDE**3
 """Multiplications and additions of that product."""
 
@@ -67,9 +65,8 @@ class Limits:
     @classmethod
     def middle(cls, rates: Sequence[Limits]) -> Limits:
         """The medians of several."""
-        return cls(
-            *(statistics.median(column) for column in zip(*(vars(each).values() for each in rates), strict=True))
-        )
+        operations = statistics.median(each.operations for each in rates)
+        return cls(operations, statistics.median(each.bytes for each in rates))
 
     def floors(
         self, config: Florence2Config, prompt: int, dtype: torch.dtype, width: float | None = None
