@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from florence2.config import SHIPPED_POLICY, DecodingPolicy
-from florence2.generation import Generated, generate
+from florence2.generation import Generated, drafts, generate
 from florence2.generation.constraints import Constraint
 from florence2.generation.drafts import Draft, FromAnswer, FromText
 from florence2.language import grammar
@@ -152,6 +152,28 @@ def test_words_of_the_caption_are_guessed_in_its_order() -> None:
     assert guess("a man", "", "the mat") == guess("a man", "", "the mat", "") == ""
     assert guess("a man", "", "a cat") == ""  # not in the caption
     assert tokenizer.decode(draft.propose([*start, *tokenizer.encode_plain("a man"), *box[:3]])) == ""
+
+
+def test_a_guess_ends_where_a_phrase_is_likely_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is guessed behind it is read for nothing; a phrase that goes on is guessed again from there."""
+    tokenizer = tiny_checkpoint().tokenizer
+    assert tokenizer is not None
+    monkeypatch.setattr(drafts, "AHEAD", 100)  # the tiny tokenizer writes a token for each letter or two
+    caption = "a man in a suit, and a dog sitting on the Main building"
+    draft = FromText(caption, tokenizer.encode_plain, tokenizer.decode, lambda id: tokenizer.location_of(id) is None)
+    box = [tokenizer.location_id(n) for n in (1, 2, 3, 4)]
+
+    def guess(*phrases: str) -> str:
+        written = [tokenizer.eos_id, tokenizer.bos_id]
+        for phrase in phrases:
+            written += tokenizer.encode_plain(phrase) if phrase else box
+        return tokenizer.decode(draft.propose(written))
+
+    assert guess() == "a man"
+    assert guess("a man") == " in a suit"
+    assert guess("a man", "") == "a suit"
+    assert guess("a man", "", "a suit", "") == "a dog"
+    assert guess("a man", "", "a suit", "", "a dog", "") == "the Main building"  # "in" only as a word
 
 
 def steps_of(draft: Draft, answer: Sequence[int]) -> int:

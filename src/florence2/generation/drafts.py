@@ -15,7 +15,7 @@ from typing import Protocol
 FORCED = 2
 """The start token and ``<s>``."""
 AHEAD = 6
-"""Tokens that are guessed at once: reading so many costs a processor little more than reading one."""
+"""Tokens that are guessed at once, at most. Up to three cost a processor a tenth more than none, six half more."""
 BOX = 4
 """Locations of a box."""
 DETERMINERS = (
@@ -26,6 +26,12 @@ OPENING = re.compile(
     re.IGNORECASE,
 )
 """Where a phrase that names things is likely to begin, in English."""
+BEHIND = (
+    "and are at behind beside by eating from holding in into is looking near next on or over parked playing riding "
+    "sitting standing that through to under walking was wearing were which while who with"
+)
+CLOSING = re.compile(rf"(?<=\w)(?=[,.;:!?]|\s(?:{BEHIND.replace(' ', '|')})\b)", re.IGNORECASE)
+"""Where it is likely to end: what is guessed behind that is read for nothing."""
 
 
 class Draft(Protocol):
@@ -52,7 +58,7 @@ class FromText:
 
     def propose(self, written: Sequence[int]) -> list[int]:
         if len(written) == FORCED:
-            return self.encode(self.text)[:AHEAD]
+            return self._guess(0)
         place: int | None = None  # in the text, where the answer may go on
         end = 0
         for words, run in itertools.groupby(written[FORCED:], self.is_word):
@@ -65,7 +71,12 @@ class FromText:
                 place = end if found >= 0 else None
             else:
                 place = self._next_phrase(end) if len(ids) % BOX == 0 else None
-        return [] if place is None else self.encode(self.text[place:])[:AHEAD]
+        return [] if place is None else self._guess(place)
+
+    def _guess(self, place: int) -> list[int]:
+        """The words of the text from there to where a phrase is likely to end."""
+        closing = CLOSING.search(self.text, place + 1)  # one that stands at the very place is behind us
+        return self.encode(self.text[place : closing.start() if closing else None])[:AHEAD]
 
     def _next_phrase(self, end: int) -> int | None:
         """Where the text may go on to be grounded behind a box: at the next article, number or the like."""
