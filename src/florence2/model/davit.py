@@ -183,9 +183,13 @@ class ChannelAttention(nn.Module):
 
     The scale is 1/√N with N the number of tokens of the map, so it changes with the resolution.
 
-    Behind the attention weights A, which are small, everything is linear: values and output are
-    (x Wv + bv) A Wp + bp = x (Wv A Wp) + (bv A Wp + bp). A model that is packed for answering makes the matrix in the
-    brackets first, and one product over all tokens takes the place of three.
+    A model that is packed for answering makes fewer operations of it: all is linear but the softmax, and there are more
+    tokens than channels. Behind the attention weights A, values and output are
+    (x Wv + bv) A Wp + bp = x (Wv A Wp) + (bv A Wp + bp), where the matrix in brackets is made first. And of all tokens
+    the scores need only the sums G = xᵀx and s = Σx:
+    (x Wq + bq)ᵀ (x Wk + bk) = Wqᵀ G Wk + Wqᵀ s bkᵀ + bq (sᵀ Wk + N bkᵀ).
+    So two products over all tokens take the place of four. In half precision it is three: sums that lose nothing would
+    take as long there as queries and keys.
     """
 
     split: SplitProjections | None
@@ -225,15 +229,14 @@ class ChannelAttention(nn.Module):
         """(B, N, C) both; the result is added to the second."""
         B, N, C = tokens.shape
         c = C // self.groups
-        scores = tokens.new_zeros(1, 1, 1)
-        for part in tokens.chunk(parts(tokens, 4), 1):
-            both = split.queries_keys(part).view(B, part.shape[1], 2, self.groups, c).permute(2, 0, 3, 1, 4)
-            q, k = both.contiguous().flatten(1, 2)  # (B*groups, n, c) each
-            scores = torch.baddbmm(scores, q.transpose(1, 2), k, alpha=N**-0.5)
+        folds = N >= 2 * C  # else the products of matrices cost more than they save
+        if folds and split.plain is not None and tokens.dtype == torch.float32:
+            scores = torch.cat([self._scores_by_sums(photo, *split.plain) for photo in tokens])
+        else:
+            scores = self._scores(tokens, split)
         weights = scores.softmax(-1).transpose(1, 2).view(B, self.groups, c, c)
         out = (weights @ self.proj.weight.t().view(self.groups, c, C)).view(B, C, C)  # A Wp
         bias = split.v_bias @ out + self.proj.bias  # (B, C)
-        folds = N >= 2 * C  # else the products of matrices cost more than they save
         if folds:
             out = linear(out.transpose(1, 2), split.v_weight.t()).transpose(1, 2)  # Wv A Wp
         for photo, sums, matrix, own_bias in zip(tokens, onto, out, bias, strict=True):
@@ -241,6 +244,26 @@ class ChannelAttention(nn.Module):
             for part, place in zip(photo.chunk(count), sums.chunk(count), strict=True):
                 heard = part if folds else linear(part, split.v_weight)
                 place.add_(linear(heard, matrix.t(), own_bias))
+
+    def _scores(self, tokens: Tensor, split: SplitProjections) -> Tensor:
+        """(B, N, C) → (B*groups, c, c), from queries and keys."""
+        B, N, C = tokens.shape
+        scores = tokens.new_zeros(1, 1, 1)
+        for part in tokens.chunk(parts(tokens, 4), 1):
+            both = split.queries_keys(part).view(B, part.shape[1], 2, self.groups, C // self.groups)
+            q, k = both.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)  # (B*groups, n, c) each
+            scores = torch.baddbmm(scores, q.transpose(1, 2), k, alpha=N**-0.5)
+        return scores
+
+    def _scores_by_sums(self, photo: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(N, C), (2C, C) and (2C,) of queries and keys → (groups, c, c)."""
+        N, C = photo.shape
+        (q, k), (q_bias, k_bias) = weight.chunk(2), bias.chunk(2)
+        squares, sums = photo.t() @ photo, photo.sum(0)  # (C, C), (C,)
+        half = torch.addr(linear(q, squares), q_bias, sums)  # Wqᵀ G + bq sᵀ; G is symmetric
+        rest = (q @ sums + N * q_bias).view(self.groups, -1, 1) * k_bias.view(self.groups, 1, -1)
+        half, k = (matrix.view(self.groups, -1, C) for matrix in (half, k))
+        return torch.baddbmm(rest, half, k.transpose(1, 2)) * N**-0.5
 
     def _heard(self, v: Tensor, weights: Tensor, B: int) -> Tensor:
         """(B*groups, n, c) values → (B, n, C)."""
@@ -260,6 +283,9 @@ class ChannelAttention(nn.Module):
 class SplitProjections(nn.Module):
     """The three projections of a channel attention: queries and keys as one product, the values' weight apart."""
 
+    plain: tuple[Tensor, Tensor] | None = None
+    """Weight and bias of queries and keys, where they are there as such."""
+
     def __init__(self, queries_keys: Callable[[Tensor], Tensor], v_weight: Tensor, v_bias: Tensor) -> None:
         super().__init__()
         self.queries_keys, self.v_weight, self.v_bias = queries_keys, v_weight, v_bias
@@ -270,7 +296,9 @@ class SplitProjections(nn.Module):
         last = 2 * qkv.out_features // 3
         weight, bias = qkv.weight, qkv.bias
         queries_keys = functools.partial(linear, weight=weight[:last], bias=bias[:last])
-        return cls(queries_keys, weight[last:], bias[last:])
+        made = cls(queries_keys, weight[last:], bias[last:])
+        made.plain = weight[:last], bias[:last]
+        return made
 
 
 class MLP(nn.Module):

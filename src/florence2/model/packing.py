@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from florence2.model.bart import Attention, Bart, DecoderLayer, EncoderLayer
-from florence2.model.davit import ChannelAttention, SplitProjections
+from florence2.model.davit import ChannelAttention, PatchEmbedding, SplitProjections
 from florence2.model.florence2 import Florence2Model
 from florence2.model.linear import Linear, is_plain, packs_weights
 from florence2.model.packed import (
@@ -54,8 +54,8 @@ def exact(device: torch.device, dtype: torch.dtype) -> Plan | None:
         return None
 
     def kinds(name: str, shape: tuple[int, ...]) -> Sequence[type[Packed]]:
-        if name.endswith(".channel.attention.proj"):
-            return ()  # it is multiplied with the attention's weights first (``davit.ChannelAttention``)
+        if name.endswith(".channel.attention.proj") or (".channel.attention." in name and dtype == torch.float32):
+            return ()  # they are multiplied with other small matrices first (``davit.ChannelAttention``)
         halves: tuple[type[Packed], ...] = ()
         if halved and (is_stepwise(name) or (dtype == torch.float32 and name.startswith("text."))):
             halves = (Halves,)
@@ -92,6 +92,7 @@ def pack(model: Florence2Model, plan: Plan, source: Source | None = None) -> Flo
     halving = quantized_engine("fbgemm") if multiplies_halves() else contextlib.nullcontext()
     with torch.no_grad(), halving, _Packer(model.text.logits_bias.dtype, source or Source()) as packer:
         # The image encoder comes first: its packing takes all cores, that of the language model may take one each.
+        _lay_convolutions(model, torch.channels_last)
         for name, channels in _channel_attentions(model):
             kinds, behind = (plan(f"{name}.{part}", _shape(getattr(channels, part))) for part in ("qkv", "proj"))
             if behind or not (is_plain(channels.qkv) and is_plain(channels.proj)):
@@ -130,6 +131,7 @@ def unpack(model: Florence2Model) -> Florence2Model:
     """The weights as they were, in place. Returns the model. Rounded weights stay as they are."""
     if is_rounded(model):
         return model
+    _lay_convolutions(model, torch.contiguous_format)
     if model.text.decoder.steps_in is not None:
         model.text.decoder.steps_in = None
         model.text.decoder.to(model.text.logits_bias.dtype)
@@ -324,6 +326,14 @@ def _self_attentions(model: Florence2Model) -> list[tuple[str, Attention]]:
 
 def _channel_attentions(model: Florence2Model) -> list[tuple[str, ChannelAttention]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, ChannelAttention)]
+
+
+def _lay_convolutions(model: Florence2Model, layout: torch.memory_format) -> None:
+    """The weights of the stages' first convolutions as the maps lie that they read and write; else each call copies
+    them, and the result of the first, whose three channels do not tell how they lie."""
+    for module in model.vision.modules():
+        if isinstance(module, PatchEmbedding):
+            module.conv.weight.data = module.conv.weight.data.contiguous(memory_format=layout)
 
 
 def _kinds(model: Florence2Model) -> list[Packed]:
