@@ -69,6 +69,17 @@ def test_four_products_of_a_channel_attention_are_two(side: int, products: int) 
             assert not torch.allclose(attention(x.clone()), expected, atol=1e-2)
 
 
+@pytest.mark.parametrize("channels", [96, 128, 300, 512])
+def test_a_symmetric_product_is_made_from_one_side(channels: int) -> None:
+    """In strips of 128 columns, the last one narrower or not; of 512 columns five eighths of the numbers."""
+    x = torch.randn(40, channels, dtype=torch.float64)
+    with Operations() as seen:
+        made = davit._squares(x)
+    torch.testing.assert_close(made, x.t() @ x)
+    widths = range(channels, 0, -128)  # of the strips
+    assert seen.numbers["mm"] == sum(width * min(width, 128) for width in widths)
+
+
 @pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this PyTorch is built without oneDNN")
 def test_a_gelu_costs_no_pass_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "_fewest_rows", lambda: 8)

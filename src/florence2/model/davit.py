@@ -259,8 +259,8 @@ class ChannelAttention(nn.Module):
         """(N, C), (2C, C) and (2C,) of queries and keys → (groups, c, c)."""
         N, C = photo.shape
         (q, k), (q_bias, k_bias) = weight.chunk(2), bias.chunk(2)
-        squares, sums = photo.t() @ photo, photo.sum(0)  # (C, C), (C,)
-        half = torch.addr(linear(q, squares), q_bias, sums)  # Wqᵀ G + bq sᵀ; G is symmetric
+        sums = photo.sum(0)  # (C,)
+        half = torch.addr(linear(q, _squares(photo)), q_bias, sums)  # Wqᵀ G + bq sᵀ; G is symmetric
         rest = (q @ sums + N * q_bias).view(self.groups, -1, 1) * k_bias.view(self.groups, 1, -1)
         half, k = (matrix.view(self.groups, -1, C) for matrix in (half, k))
         return torch.baddbmm(rest, half, k.transpose(1, 2)) * N**-0.5
@@ -278,6 +278,20 @@ class ChannelAttention(nn.Module):
         qkv = self.qkv(x).view(B, n, 3, self.groups, C // self.groups).permute(2, 0, 3, 1, 4)
         q, k = qkv[:2].contiguous().flatten(1, 2)
         return q, k, qkv[2].contiguous().flatten(0, 1)
+
+
+def _squares(x: Tensor) -> Tensor:
+    """xᵀx: (N, C) → (C, C), symmetric: what lies left of the diagonal is copied from the other side of it."""
+    made = x.new_empty(x.shape[1], x.shape[1])
+    for start in range(0, len(made), STRIP):
+        here = slice(start, start + STRIP)
+        torch.mm(x[:, here].t(), x[:, start:], out=made[here, start:])
+        made[here, :start] = made[:start, here].t()
+    return made
+
+
+STRIP = 128
+"""Columns of one product: of fewer the processor's arithmetic is not kept busy."""
 
 
 class SplitProjections(nn.Module):
