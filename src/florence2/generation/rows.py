@@ -95,7 +95,8 @@ class Rows:
             within = self.constraint.within(left)
             self._note_pressure(scores, within)
             scores = _restrict(raw, allowed & within, banned)
-        if self.constraint is not None and allowed is not None and self.policy.num_beams == 1:
+        several = scores.shape[0] > 1  # a single row that is forced does not come here
+        if self.constraint is not None and allowed is not None and self.policy.num_beams == 1 and several:
             scores = scores.masked_fill(self.constraint.forced()[:, None] & allowed, 0.0)  # as if it were alone
         if left == 1 and self.policy.forced_eos_id is not None:
             last = torch.zeros_like(scores, dtype=torch.bool)
@@ -123,7 +124,9 @@ class Rows:
         only, words = self.constraint.only_locations()
         if not bool((only | self.finished).all()):
             logits = self._logits(None).float()
-            return logits.masked_fill(only[:, None] & self.constraint.no_location, float("-inf")).log_softmax(-1)
+            if len(only) > 1:  # some of them may write nothing else
+                logits = logits.masked_fill(only[:, None] & self.constraint.no_location, float("-inf"))
+            return logits.log_softmax(-1)
         logits = self._logits(words).float()
         if logits.shape[1] > BINS:  # looked up ahead, when nobody knew what would be allowed here
             logits = logits[:, words]
