@@ -11,6 +11,7 @@ import torch
 from florence2.config import BASE, DecodingPolicy
 from florence2.errors import ConfigError
 from florence2.generation import Generated, generate, policy_for
+from florence2.generation.constraints import Constraint
 from florence2.generation.search import alternatives
 from florence2.language import grammar, tasks
 from florence2.language.grammar import Automaton
@@ -135,6 +136,39 @@ def test_without_registers_boxes_are_inverted(
     assert any(
         "before its beginning" in why for why in rejected(generate(model, memory, unguarded, automaton), automaton, 40)
     )
+
+
+@pytest.mark.parametrize("guard", [True, False])
+def test_a_single_answer_may_say_what_one_of_several_may(tokenizer: Tokenizer, guard: bool) -> None:
+    """It looks its masks up. Boxes, of which the last corner is not before the first, and labels of two kinds."""
+    automaton = compiled("<OPEN_VOCABULARY_DETECTION>", tokenizer, LABELS)
+    one = policy("<OPEN_VOCABULARY_DETECTION>", "greedy", 40, repeat_guard=guard)
+    size, cpu = tokenizer.vocab_size, torch.device("cpu")
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(4):
+        alone, several = (Constraint([automaton] * n, one, size, cpu) for n in (1, 2))
+        for _ in range(30):
+            allowed = alone.allowed()
+            assert torch.equal(allowed.expand(2, -1), several.allowed())
+            if not allowed.any():  # behind the end
+                break
+            token = allowed[0].nonzero()[torch.randint(int(allowed.sum()), (1,), generator=generator), 0]
+            alone.advance(token)
+            several.advance(token.expand(2))
+
+
+def test_masks_of_another_grammar_would_be_noticed(tokenizer: Tokenizer) -> None:
+    """The twin; and a row that is left alone gets masks of its own."""
+    automata = [compiled("<OD>", tokenizer), compiled("<OPEN_VOCABULARY_DETECTION>", tokenizer, LABELS)]
+    two = Constraint(automata, policy("<OD>", "greedy", 40), tokenizer.vocab_size, torch.device("cpu"))
+    right = two.allowed()
+    assert not torch.equal(right[0], right[1])
+    two.masks = {(True,) * two.allows.shape[1]: right[:1]}
+    two.keep(torch.tensor([1]))
+    assert torch.equal(two.allowed(), right[1:])
+    key = next(iter(two.masks))
+    two.masks[key] = right[:1]
+    assert not torch.equal(two.allowed(), right[1:])
 
 
 @pytest.mark.parametrize("search", SEARCHES)

@@ -211,4 +211,4 @@ def _restrict(raw: Tensor, allowed: Tensor | None, banned: Tensor | None) -> Ten
         allowed = torch.where(both.any(-1, keepdim=True), both, allowed)
     elif banned is not None:
         allowed = ~banned
-    return raw if allowed is None else raw.masked_fill(~allowed, float("-inf"))
+    return raw if allowed is None else torch.where(allowed, raw, float("-inf"))
