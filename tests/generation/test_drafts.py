@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from florence2.generation.constraints import Constraint
 from florence2.generation.drafts import Draft, FromAnswer, FromText
 from florence2.language import grammar
 from florence2.language.tasks import get
+from florence2.language.tokenizer import Tokenizer
 from florence2.model import Florence2Model, Memory
 from tests.tiny_checkpoint import tiny_checkpoint
 
@@ -127,20 +129,20 @@ def test_under_a_grammar(model: Counting) -> None:
         assert (drafted.ids, drafted.truncated) == (alone.ids, alone.truncated)
 
 
+def guessed(draft: Draft, tokenizer: Tokenizer, *phrases: str) -> str:
+    """What a draft guesses behind these phrases; an empty one stands for a box."""
+    written = [tokenizer.eos_id, tokenizer.bos_id]
+    for phrase in phrases:
+        written += tokenizer.encode_plain(phrase) if phrase else [tokenizer.location_id(n) for n in (1, 2, 3, 4)]
+    return tokenizer.decode(draft.propose(written))
+
+
 def test_words_of_the_caption_are_guessed_in_its_order() -> None:
     tokenizer = tiny_checkpoint().tokenizer
     assert tokenizer is not None
     caption = "a man holding a red guitar on the mat"
     draft = FromText(caption, tokenizer.encode_plain, tokenizer.decode, lambda id: tokenizer.location_of(id) is None)
-    start = [tokenizer.eos_id, tokenizer.bos_id]
-    box = [tokenizer.location_id(n) for n in (1, 2, 3, 4)]
-
-    def guess(*phrases: str) -> str:
-        written = list(start)
-        for phrase in phrases:
-            written += tokenizer.encode_plain(phrase) if phrase else box
-        return tokenizer.decode(draft.propose(written))
-
+    guess = functools.partial(guessed, draft, tokenizer)
     assert guess()
     assert caption.startswith(guess())
     assert guess("a").startswith(" man")
@@ -151,7 +153,9 @@ def test_words_of_the_caption_are_guessed_in_its_order() -> None:
     assert guess("a man", "", "a red guitar", "").startswith("the mat")
     assert guess("a man", "", "the mat") == guess("a man", "", "the mat", "") == ""
     assert guess("a man", "", "a cat") == ""  # not in the caption
-    assert tokenizer.decode(draft.propose([*start, *tokenizer.encode_plain("a man"), *box[:3]])) == ""
+    three = [tokenizer.location_id(n) for n in (1, 2, 3)]
+    written = [tokenizer.eos_id, tokenizer.bos_id, *tokenizer.encode_plain("a man"), *three]
+    assert tokenizer.decode(draft.propose(written)) == ""
 
 
 def test_a_guess_ends_where_a_phrase_is_likely_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,14 +165,7 @@ def test_a_guess_ends_where_a_phrase_is_likely_to(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(drafts, "AHEAD", 100)  # the tiny tokenizer writes a token for each letter or two
     caption = "a man in a suit, and a dog sitting on the Main building"
     draft = FromText(caption, tokenizer.encode_plain, tokenizer.decode, lambda id: tokenizer.location_of(id) is None)
-    box = [tokenizer.location_id(n) for n in (1, 2, 3, 4)]
-
-    def guess(*phrases: str) -> str:
-        written = [tokenizer.eos_id, tokenizer.bos_id]
-        for phrase in phrases:
-            written += tokenizer.encode_plain(phrase) if phrase else box
-        return tokenizer.decode(draft.propose(written))
-
+    guess = functools.partial(guessed, draft, tokenizer)
     assert guess() == "a man"
     assert guess("a man") == " in a suit"
     assert guess("a man", "") == "a suit"

@@ -55,7 +55,7 @@ class Constraint:
         if self.guard is not None:
             classes = classes & (self.closing[self.state] | ~self.guard.closed[:, None])
         floor = self.registers.gather(1, self.floor[self.state][:, None])  # (R, 1)
-        if len(classes) > 1 or classes.device.type != "cpu":
+        if len(classes) != 1 or classes.device.type != "cpu":
             return classes.gather(1, self.token_class) & (self.bins >= floor)
         # A single answer meets the same few sets of classes again and again; to ask which they are is free on a CPU.
         key = tuple(classes[0].tolist())

@@ -230,8 +230,8 @@ class ChannelAttention(nn.Module):
         B, N, C = tokens.shape
         c = C // self.groups
         folds = N >= 2 * C  # else the products of matrices cost more than they save
-        if folds and split.plain is not None and tokens.dtype == torch.float32:
-            scores = torch.cat([self._scores_by_sums(photo, *split.plain) for photo in tokens])
+        if folds and split.for_sums is not None:
+            scores = torch.cat([self._scores_by_sums(photo, *split.for_sums) for photo in tokens])
         else:
             scores = self._scores(tokens, split)
         weights = scores.softmax(-1).transpose(1, 2).view(B, self.groups, c, c)
@@ -297,8 +297,8 @@ STRIP = 128
 class SplitProjections(nn.Module):
     """The three projections of a channel attention: queries and keys as one product, the values' weight apart."""
 
-    plain: tuple[Tensor, Tensor] | None = None
-    """Weight and bias of queries and keys, where they are there as such."""
+    for_sums: tuple[Tensor, Tensor] | None = None
+    """Weight and bias of queries and keys, where sums over tokens give their scores: plain ones in float32."""
 
     def __init__(self, queries_keys: Callable[[Tensor], Tensor], v_weight: Tensor, v_bias: Tensor) -> None:
         super().__init__()
@@ -311,7 +311,8 @@ class SplitProjections(nn.Module):
         weight, bias = qkv.weight, qkv.bias
         queries_keys = functools.partial(linear, weight=weight[:last], bias=bias[:last])
         made = cls(queries_keys, weight[last:], bias[last:])
-        made.plain = weight[:last], bias[:last]
+        if weight.dtype == torch.float32:
+            made.for_sums = weight[:last], bias[:last]
         return made
 
 
