@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from florence2.model import Memory
+from florence2.model import Memory, attention
 from florence2.model.attention import FEW, MANY, WINDOW, attend, in_columns
 from tests.model.test_savings import Operations
 from tests.model.tiny import tiny_model
@@ -39,6 +39,23 @@ def test_few_queries_or_few_keys(queries: int, keys: int, masked: bool, columns:
     if masked:
         with torch.inference_mode():
             assert not torch.allclose(attend(q, k, v).double(), right, atol=near)
+
+
+@pytest.mark.skipif(not attention._onednn_has_bfloat16(), reason="no bfloat16 in oneDNN here")
+@pytest.mark.parametrize("keys", [1, 9, 144, 256])
+def test_a_softmax_by_onednn(keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In windows, as exact as the other; twin: it does not take what was not subtracted for granted."""
+    q, k, v = (4 * torch.randn(5, 2, n, 8).bfloat16() for n in (20, keys, keys))
+    right = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    distances = []
+    for there in (True, False):
+        monkeypatch.setattr(attention, "_onednn_has_bfloat16", lambda there=there: there)
+        with torch.inference_mode(), Operations() as seen:
+            made = attend(q, k, v)
+        assert seen.count["to_mkldnn"] == there
+        distances.append((made.double() - right).abs().max().item())
+    assert distances[0] <= 1.1 * distances[1] + 1e-3
+    assert attention._softmax(torch.full((3, keys), 1e4).bfloat16()).isfinite().all()
 
 
 def test_values_stay_in_columns() -> None:

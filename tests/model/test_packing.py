@@ -195,13 +195,13 @@ def test_a_processor_that_gains_by_float16_only(monkeypatch: pytest.MonkeyPatch)
         assert_close(found, right, atol=1e-4 * float(right.std()), rtol=1e-4)
     assert packing.bytes_per_weight(model) == 2
     assert not any(parameter.is_meta for parameter in model.vision.parameters())
-    assert all(channels.split is not None for _, channels in packing._channel_attentions(model))
+    assert all(channels.folded is not None for _, channels in packing._channel_attentions(model))
     convolution = model.vision.stages[1].embed.conv
     assert not convolution.weight.is_contiguous()
     assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
     packing.unpack(model)
     assert convolution.weight.is_contiguous()
-    assert all(channels.split is None for _, channels in packing._channel_attentions(model))
+    assert all(channels.folded is None for _, channels in packing._channel_attentions(model))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 

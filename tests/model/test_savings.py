@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from florence2.config import TextConfig, VisionConfig
 from florence2.model import Cache, DaViT, davit
 from florence2.model import linear as door
-from florence2.model.davit import ChannelAttention, SplitProjections, WindowAttention
+from florence2.model.davit import ChannelAttention, WindowAttention
 from florence2.model.linear import Linear, linear_gelu
 
 
@@ -44,41 +44,6 @@ def test_a_map_that_fits_the_windows_is_not_padded(side: int, pads: int) -> None
     with torch.inference_mode(), Operations() as seen:
         attention(torch.randn(1, side, side, 32))
     assert seen.count["constant_pad_nd"] + seen.count["pad"] == pads
-
-
-@pytest.mark.parametrize(("side", "products"), [(16, 1), (6, 4)])
-def test_four_products_of_a_channel_attention_are_two(side: int, products: int) -> None:
-    """Where tokens are many: one that sums over them and gives a small matrix, one that gives tokens. Twins: another
-    bias shows, of each of the four projections."""
-    torch.manual_seed(0)
-    attention = ChannelAttention(32, 4)
-    nn.init.normal_(attention.proj.bias)
-    x = torch.randn(2, side, side, 32)
-    expected = attention(x)  # as DaViT writes it
-    attention.split = SplitProjections.of(attention.qkv)
-    with torch.no_grad(), Operations() as seen:
-        made = attention(x.clone())
-    torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
-    small = 3 * 2 * 32 * 32 if products == 1 else 0  # xᵀx, Wq G and Wv A Wp of two photos
-    numbers = sum(seen.numbers[name] for name in ("addmm", "mm", "linear", "_linear_pointwise"))
-    assert numbers == products * x.numel() + small
-    for bias in (*attention.qkv.bias.data.chunk(3), attention.proj.bias.data):
-        before = bias.clone()
-        bias += torch.randn(32)
-        with torch.no_grad():
-            assert not torch.allclose(attention(x.clone()), expected, atol=1e-2)
-        bias.copy_(before)
-
-
-@pytest.mark.parametrize("channels", [96, 128, 300, 512])
-def test_a_symmetric_product_is_made_from_one_side(channels: int) -> None:
-    """In strips of 128 columns, the last one narrower or not; of 512 columns five eighths of the numbers."""
-    x = torch.randn(40, channels, dtype=torch.float64)
-    with Operations() as seen:
-        made = davit._squares(x)
-    torch.testing.assert_close(made, x.t() @ x)
-    widths = range(channels, 0, -128)  # of the strips
-    assert seen.numbers["mm"] == sum(width * min(width, 128) for width in widths)
 
 
 @pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this PyTorch is built without oneDNN")

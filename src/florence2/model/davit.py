@@ -13,7 +13,6 @@ The depthwise 3x3 convolutions of the blocks are the only positional encoding. N
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -23,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from florence2.config import VisionConfig
 from florence2.model.attention import attend
-from florence2.model.linear import Linear, linear, linear_gelu
+from florence2.model.linear import Linear, linear_gelu
 
 
 class DaViT(nn.Module):
@@ -161,7 +160,7 @@ class WindowAttention(nn.Module):
             if onto is not None:
                 return onto.add_(self(x, torch.zeros_like(x))[:, :H, :W])
         bands, place = self._bands(x), None if onto is None else self._bands(onto)
-        made = _in_parts(self._within, bands, place, parts(x, 3))
+        made = _in_parts(self._within, bands, place, parts(x, 2 * s * s * self.heads // x.shape[-1]))
         return made.transpose(1, 2).reshape(x.shape)[:, :H, :W] if onto is None else onto
 
     def _bands(self, x: Tensor) -> Tensor:
@@ -182,38 +181,29 @@ class ChannelAttention(nn.Module):
     """Attention among the channels of a group, with all tokens as features (DaViT, eq. 3).
 
     The scale is 1/√N with N the number of tokens of the map, so it changes with the resolution.
-
-    A model that is packed for answering makes fewer operations of it: all is linear but the softmax, and there are more
-    tokens than channels. Behind the attention weights A, values and output are
-    (x Wv + bv) A Wp + bp = x (Wv A Wp) + (bv A Wp + bp), where the matrix in brackets is made first. And of all tokens
-    the scores need only the sums G = xᵀx and s = Σx:
-    (x Wq + bq)ᵀ (x Wk + bk) = Wqᵀ G Wk + Wqᵀ s bkᵀ + bq (sᵀ Wk + N bkᵀ).
-    So two products over all tokens take the place of four. In half precision it is three: sums that lose nothing would
-    take as long there as queries and keys.
     """
 
-    split: SplitProjections | None
-    """What makes queries and keys, and the values' weight apart, in a packed model."""
+    folded: nn.Module | None
+    """What computes it with fewer operations, in a model that is packed for answering (``folding``)."""
 
     def __init__(self, dim: int, groups: int) -> None:
         super().__init__()
         self.groups = groups
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
-        self.register_module("split", None)
+        self.register_module("folded", None)
 
     def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         B, H, W, C = x.shape
         N = H * W
         tokens = x.reshape(B, N, C)
-        if self.split is not None:
+        if self.folded is not None:
             onto = torch.zeros_like(x) if onto is None else onto
-            self._folded(tokens, onto.view(B, N, C), self.split)
+            self.folded(tokens, onto.view(B, N, C), self.groups, self.proj)
             return onto
         scores = x.new_zeros(1, 1, 1)
         values = []
-        split = tokens.chunk(1 if onto is None else parts(x, 6), 1)
-        for part in split:
+        for part in tokens.chunk(1 if onto is None else parts(x, 6), 1):
             q, k, v = self._groups(part)  # each (B*groups, n, c)
             # The scale is applied within the product, to the sums: one pass less over q, and half precision has room.
             scores = torch.baddbmm(scores, q.transpose(1, 2), k, alpha=N**-0.5)
@@ -224,46 +214,6 @@ class ChannelAttention(nn.Module):
         for place, v in zip(onto.view(B, N, C).chunk(len(values), 1), values, strict=True):
             place.add_(self._heard(v, weights, B))
         return onto
-
-    def _folded(self, tokens: Tensor, onto: Tensor, split: SplitProjections) -> None:
-        """(B, N, C) both; the result is added to the second."""
-        B, N, C = tokens.shape
-        c = C // self.groups
-        folds = N >= 2 * C  # else the products of matrices cost more than they save
-        if folds and split.for_sums is not None:
-            scores = torch.cat([self._scores_by_sums(photo, *split.for_sums) for photo in tokens])
-        else:
-            scores = self._scores(tokens, split)
-        weights = scores.softmax(-1).transpose(1, 2).view(B, self.groups, c, c)
-        out = (weights @ self.proj.weight.t().view(self.groups, c, C)).view(B, C, C)  # A Wp
-        bias = split.v_bias @ out + self.proj.bias  # (B, C)
-        if folds:
-            out = linear(out.transpose(1, 2), split.v_weight.t()).transpose(1, 2)  # Wv A Wp
-        for photo, sums, matrix, own_bias in zip(tokens, onto, out, bias, strict=True):
-            count = parts(photo, 2)
-            for part, place in zip(photo.chunk(count), sums.chunk(count), strict=True):
-                heard = part if folds else linear(part, split.v_weight)
-                place.add_(linear(heard, matrix.t(), own_bias))
-
-    def _scores(self, tokens: Tensor, split: SplitProjections) -> Tensor:
-        """(B, N, C) → (B*groups, c, c), from queries and keys."""
-        B, N, C = tokens.shape
-        scores = tokens.new_zeros(1, 1, 1)
-        for part in tokens.chunk(parts(tokens, 4), 1):
-            both = split.queries_keys(part).view(B, part.shape[1], 2, self.groups, C // self.groups)
-            q, k = both.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)  # (B*groups, n, c) each
-            scores = torch.baddbmm(scores, q.transpose(1, 2), k, alpha=N**-0.5)
-        return scores
-
-    def _scores_by_sums(self, photo: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """(N, C), (2C, C) and (2C,) of queries and keys → (groups, c, c)."""
-        N, C = photo.shape
-        (q, k), (q_bias, k_bias) = weight.chunk(2), bias.chunk(2)
-        sums = photo.sum(0)  # (C,)
-        half = torch.addr(linear(q, _squares(photo)), q_bias, sums)  # Wqᵀ G + bq sᵀ; G is symmetric
-        rest = (q @ sums + N * q_bias).view(self.groups, -1, 1) * k_bias.view(self.groups, 1, -1)
-        half, k = (matrix.view(self.groups, -1, C) for matrix in (half, k))
-        return torch.baddbmm(rest, half, k.transpose(1, 2)) * N**-0.5
 
     def _heard(self, v: Tensor, weights: Tensor, B: int) -> Tensor:
         """(B*groups, n, c) values → (B, n, C)."""
@@ -278,42 +228,6 @@ class ChannelAttention(nn.Module):
         qkv = self.qkv(x).view(B, n, 3, self.groups, C // self.groups).permute(2, 0, 3, 1, 4)
         q, k = qkv[:2].contiguous().flatten(1, 2)
         return q, k, qkv[2].contiguous().flatten(0, 1)
-
-
-def _squares(x: Tensor) -> Tensor:
-    """xᵀx: (N, C) → (C, C), symmetric: what lies left of the diagonal is copied from the other side of it."""
-    made = x.new_empty(x.shape[1], x.shape[1])
-    for start in range(0, len(made), STRIP):
-        here = slice(start, start + STRIP)
-        torch.mm(x[:, here].t(), x[:, start:], out=made[here, start:])
-        made[here, :start] = made[:start, here].t()
-    return made
-
-
-STRIP = 128
-"""Columns of one product: of fewer the processor's arithmetic is not kept busy."""
-
-
-class SplitProjections(nn.Module):
-    """The three projections of a channel attention: queries and keys as one product, the values' weight apart."""
-
-    for_sums: tuple[Tensor, Tensor] | None = None
-    """Weight and bias of queries and keys, where sums over tokens give their scores: plain ones in float32."""
-
-    def __init__(self, queries_keys: Callable[[Tensor], Tensor], v_weight: Tensor, v_bias: Tensor) -> None:
-        super().__init__()
-        self.queries_keys, self.v_weight, self.v_bias = queries_keys, v_weight, v_bias
-
-    @classmethod
-    def of(cls, qkv: Linear) -> SplitProjections:
-        """Of a plain layer, whose memory they share."""
-        last = 2 * qkv.out_features // 3
-        weight, bias = qkv.weight, qkv.bias
-        queries_keys = functools.partial(linear, weight=weight[:last], bias=bias[:last])
-        made = cls(queries_keys, weight[last:], bias[last:])
-        if weight.dtype == torch.float32:
-            made.for_sums = weight[:last], bias[:last]
-        return made
 
 
 class MLP(nn.Module):

@@ -14,10 +14,12 @@ import torch
 from florence2.errors import ConfigError
 from florence2.model import packing
 from florence2.model.florence2 import Florence2Model
-from florence2.model.packed import Halves, Packed, Rounded, RoundedForMany, engine, multiplies_bytes
+from florence2.model.packed import Halves, Packed, Rounded, RoundedForMany, engine, multiplies_bytes, sums_bytes
 
 SMALLEST, FOR_MANY = 256, 128
 """Rows and columns that a matrix must have to be worth it: for the few rows of a step, for those of an encoder."""
+FOLDED = 512
+"""Channels up to which an attention among them is folded: of more, the matrices cost more than the tokens."""
 
 
 def quantize(model: Florence2Model) -> Florence2Model:
@@ -48,8 +50,8 @@ def plan(device: torch.device, dtype: torch.dtype) -> packing.Plan:
             return () if small is None else tuple(kind for kind in small(name, shape) if kind is not Halves)
         if stepwise:
             return (Rounded,)
-        if dtype == torch.bfloat16 and name.endswith(".channel.attention.proj"):
-            return ()  # multiplied with the attention's weights first, as in bfloat16; float32 would take longer
+        if name.endswith(".channel.attention.proj") and shape[0] <= FOLDED and sums_bytes():
+            return ()  # multiplied with other small matrices first (``folding``)
         return (RoundedForMany,)
 
     return kinds

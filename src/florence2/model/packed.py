@@ -208,14 +208,29 @@ def scales_of(weight: Tensor) -> Tensor:
 def _as_bytes(x: Tensor) -> tuple[Tensor, float, int]:
     """x ≈ scale · (bytes - zero), from the least to the largest of it."""
     steps = 127 if reduce_range() else 255
-    least, largest = (number.item() for number in torch.aminmax(x))
-    least, largest = min(least, 0.0), max(largest, 0.0)
+    least, largest = _reach(x)
     scale = max((largest - least) / steps, torch.finfo(torch.float32).tiny)
     zero = round(-least / scale)
     rounded = torch.quantize_per_tensor(x.float(), scale, zero, torch.quint8)
-    # The same memory as plain bytes: a copy of them would take as long as the product.
-    plain = torch.empty(0, dtype=torch.uint8).set_(rounded.untyped_storage(), 0, rounded.shape, rounded.stride())
-    return plain, scale, zero
+    return _in_place(rounded, torch.uint8), scale, zero
+
+
+def symmetric_bytes(x: Tensor) -> tuple[Tensor, float]:
+    """x ≈ scale · bytes, which are -127..127."""
+    least, largest = _reach(x)
+    scale = max(-least, largest, 127 * torch.finfo(torch.float32).tiny) / 127
+    return _in_place(torch.quantize_per_tensor(x.float(), scale, 0, torch.qint8), torch.int8), scale
+
+
+def _reach(x: Tensor) -> tuple[float, float]:
+    """The least and the largest number, and 0 between them."""
+    least, largest = (number.item() for number in torch.aminmax(x))
+    return min(least, 0.0), max(largest, 0.0)
+
+
+def _in_place(rounded: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same memory as plain bytes: a copy of them would take as long as the product."""
+    return torch.empty(0, dtype=dtype).set_(rounded.untyped_storage(), 0, rounded.shape, rounded.stride())
 
 
 class VocabularyHead(nn.Module):
@@ -280,6 +295,12 @@ def engine() -> str:
 def multiplies_bytes() -> bool:
     """Whether this build has oneDNN's products of 8-bit weights."""
     return "onednn" in torch.backends.quantized.supported_engines and hasattr(torch.ops.onednn, "qlinear_pointwise")
+
+
+@functools.cache
+def sums_bytes() -> bool:
+    """Whether products of bytes are summed up as they are, with no weight that is packed before."""
+    return multiplies_bytes() and not reduce_range() and hasattr(torch, "_int_mm")
 
 
 @functools.cache

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from florence2.model.bart import Attention, Bart, DecoderLayer, EncoderLayer
-from florence2.model.davit import ChannelAttention, PatchEmbedding, SplitProjections
+from florence2.model.davit import ChannelAttention, PatchEmbedding
 from florence2.model.florence2 import Florence2Model
+from florence2.model.folding import Folded
 from florence2.model.linear import Linear, is_plain, packs_weights
 from florence2.model.packed import (
     Blocked,
@@ -97,12 +98,10 @@ def pack(model: Florence2Model, plan: Plan, source: Source | None = None) -> Flo
             kinds, behind = (plan(f"{name}.{part}", _shape(getattr(channels, part))) for part in ("qkv", "proj"))
             if behind or not (is_plain(channels.qkv) and is_plain(channels.proj)):
                 continue
-            if kinds:
-                packer.split(f"{name}.qkv.weight", channels, kinds[0])
-            else:
-                channels.split = SplitProjections.of(channels.qkv)
+            packer.fold(f"{name}.qkv.weight", channels, kinds)
+            joined.update((f"{name}.qkv", f"{name}.proj"))
         for name, layer in _linears(model):
-            if is_plain(layer) and not name.startswith("text."):
+            if is_plain(layer) and not name.startswith("text.") and name not in joined:
                 packer.add({name: layer}, plan)
         packer.vocabulary(model.text, plan)
         for name, attention in _self_attentions(model):
@@ -141,10 +140,10 @@ def unpack(model: Florence2Model) -> Florence2Model:
         _give_back(model.text.shared, model.text.shared.halves.to(model.text.shared.weight.dtype))
         model.text.shared.halves = None
     for _, channels in _channel_attentions(model):
-        if channels.split is not None and isinstance(channels.split.queries_keys, Packed):
-            weight = torch.cat([channels.split.queries_keys.plain(), channels.split.v_weight])
+        if isinstance(channels.folded, Folded) and isinstance(channels.folded.queries_keys, Packed):
+            weight = torch.cat([channels.folded.queries_keys.plain(), channels.folded.v_weight])
             _give_back(channels.qkv, weight)
-        channels.split = None
+        channels.folded = None
     for _, attention in _self_attentions(model):
         if isinstance(attention.joined, Joined):
             thirds = attention.joined.packed.plain().chunk(3)
@@ -231,13 +230,19 @@ class _Packer:
 
         self._make(kind, weight, bias, place)
 
-    def split(self, name: str, attention: ChannelAttention, kind: type[Packed]) -> None:
-        """Queries and keys of a channel attention; the weight of its values is multiplied with others first."""
-        layer = attention.qkv
-        weight, buffer = self._in_one({name: self.source.read(name, layer.weight)}, kind)
+    def fold(self, name: str, attention: ChannelAttention, kinds: Sequence[type[Packed]]) -> None:
+        """Of a channel attention only queries and keys are packed: the values' weight is multiplied with others first.
+        For rounded tokens neither is."""
+        layer, rounds = attention.qkv, bool(kinds) and kinds[0].rounds
+        if not kinds or rounds:
+            if kinds:
+                self._keep(name, self.source.read(name, layer.weight).detach(), layer)
+            attention.folded = Folded.of(layer, rounds)
+            return
+        weight, buffer = self._in_one({name: self.source.read(name, layer.weight)}, kinds[0])
         last, bias = 2 * len(weight) // 3, layer.bias.detach()
         values = weight[last:].to(self.dtype, copy=True)
-        attention.split = SplitProjections(kind(weight[:last], bias[:last]), values, bias[last:].clone())
+        attention.folded = Folded(kinds[0](weight[:last], bias[:last]), values, bias[last:].clone())
         _take_away(layer, self.dtype)
         self._finish_with([name], buffer)
 
@@ -339,8 +344,10 @@ def _lay_convolutions(model: Florence2Model, layout: torch.memory_format) -> Non
 def _kinds(model: Florence2Model) -> list[Packed]:
     joined = (attention.joined for _, attention in _self_attentions(model))
     products = [each.packed for each in joined if isinstance(each, Joined)]
-    splits = (channels.split for _, channels in _channel_attentions(model))
-    products += [each.queries_keys for each in splits if each and isinstance(each.queries_keys, Packed)]
+    folded = (channels.folded for _, channels in _channel_attentions(model))
+    products += [
+        each.queries_keys for each in folded if isinstance(each, Folded) and isinstance(each.queries_keys, Packed)
+    ]
     return [*products, *(layer.packed for _, layer in _linears(model) if layer.packed is not None)]
 
 
