@@ -13,6 +13,7 @@ from florence2.errors import ConfigError
 from florence2.generation import Generated, generate, policy_for
 from florence2.generation.constraints import Constraint
 from florence2.generation.search import alternatives
+from florence2.generation.single import SingleConstraint
 from florence2.language import grammar, tasks
 from florence2.language.grammar import Automaton
 from florence2.language.tokenizer import Tokenizer
@@ -139,36 +140,46 @@ def test_without_registers_boxes_are_inverted(
 
 
 @pytest.mark.parametrize("guard", [True, False])
-def test_a_single_answer_may_say_what_one_of_several_may(tokenizer: Tokenizer, guard: bool) -> None:
-    """It looks its masks up. Boxes, of which the last corner is not before the first, and labels of two kinds."""
-    automaton = compiled("<OPEN_VOCABULARY_DETECTION>", tokenizer, LABELS)
-    one = policy("<OPEN_VOCABULARY_DETECTION>", "greedy", 40, repeat_guard=guard)
+@pytest.mark.parametrize(
+    ("task", "labels"), [("<OPEN_VOCABULARY_DETECTION>", LABELS), ("<REFERRING_EXPRESSION_SEGMENTATION>", None)]
+)
+def test_a_single_answer_may_say_what_one_of_several_may(
+    tokenizer: Tokenizer, task: str, labels: tuple[str, ...] | None, guard: bool
+) -> None:
+    """In plain numbers and in tensors: boxes, of which the last corner is not before the first, labels of two kinds,
+    outlines; five tokens in six are the last that may be said, so that things come again. Twins: the guard closes
+    some answer, and a floor forbids something."""
+    automaton = compiled(task, tokenizer, labels)
+    one = policy(task, "greedy", 120, repeat_guard=guard)
     size, cpu = tokenizer.vocab_size, torch.device("cpu")
     generator = torch.Generator().manual_seed(1)
-    for _ in range(4):
-        alone, several = (Constraint([automaton] * n, one, size, cpu) for n in (1, 2))
-        for _ in range(30):
+    closed, floors = False, False
+    for _ in range(6):
+        alone = SingleConstraint([automaton], one, size, cpu)
+        several = Constraint([automaton] * 2, one, size, cpu)
+        for _ in range(80):
             allowed = alone.allowed()
             assert torch.equal(allowed.expand(2, -1), several.allowed())
+            assert bool(alone.forced()) == bool(several.forced()[0])
+            assert torch.equal(alone.within(7), several.within(7)[:1])
             if not allowed.any():  # behind the end
                 break
-            token = allowed[0].nonzero()[torch.randint(int(allowed.sum()), (1,), generator=generator), 0]
+            choices = allowed[0].nonzero()
+            place = torch.randint(len(choices), (1,), generator=generator)
+            token = choices[place if torch.rand(1, generator=generator) < 1 / 6 else torch.tensor([-1]), 0]
             alone.advance(token)
             several.advance(token.expand(2))
+            closed |= several.guard is not None and bool(several.guard.closed[0])
+            floors |= alone.register[alone.floors[alone.at]] >= 0
+    assert closed == guard
+    assert floors == (labels is not None)
 
 
-def test_masks_of_another_grammar_would_be_noticed(tokenizer: Tokenizer) -> None:
-    """The twin; and a row that is left alone gets masks of its own."""
-    automata = [compiled("<OD>", tokenizer), compiled("<OPEN_VOCABULARY_DETECTION>", tokenizer, LABELS)]
-    two = Constraint(automata, policy("<OD>", "greedy", 40), tokenizer.vocab_size, torch.device("cpu"))
-    right = two.allowed()
-    assert not torch.equal(right[0], right[1])
-    two.masks = {(True,) * two.allows.shape[1]: right[:1]}
-    two.keep(torch.tensor([1]))
-    assert torch.equal(two.allowed(), right[1:])
-    key = next(iter(two.masks))
-    two.masks[key] = right[:1]
-    assert not torch.equal(two.allowed(), right[1:])
+def test_a_single_answer_has_no_parents(tokenizer: Tokenizer) -> None:
+    one = policy("<OD>", "greedy", 40)
+    alone = SingleConstraint([compiled("<OD>", tokenizer)], one, tokenizer.vocab_size, torch.device("cpu"))
+    with pytest.raises(NotImplementedError):
+        alone.reorder(torch.tensor([0]))
 
 
 @pytest.mark.parametrize("search", SEARCHES)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
+import torch
 
 from florence2.config import BASE
-from florence2.generation import Generated, generate, policy_for
-from florence2.generation.guard import POINT_REVISITS
+from florence2.generation import Generated, generate, guard, policy_for
+from florence2.generation.guard import POINT_REVISITS, RepeatGuard, SingleGuard
 from florence2.language import grammar, tasks
 from florence2.language.tokenizer import Tokenizer
 from tests.generation.mock import ScriptModel, photos
@@ -99,3 +102,39 @@ def test_the_same_polygon_again_ends_the_answer(tokenizer: Tokenizer) -> None:
     script = [tokenizer.poly_id, *locations(tokenizer, 1, 2, 3, 4, 5, 6, 7, 8), tokenizer.end_poly_id]
     answer = say(tokenizer, "<REFERRING_EXPRESSION_SEGMENTATION>", script, beams=1)
     assert answer.ids == (2, 0, *script, *script[:7], tokenizer.end_poly_id, 2)
+
+
+def test_one_answer_is_watched_as_several_are() -> None:
+    """Things, words and boundaries at random, few enough to come again; twin: some are closed early, some late."""
+    ends = set()
+    for seed in range(40):
+        numbers = random.Random(seed)
+        alone, several = SingleGuard(), RepeatGuard(2, BUDGET, torch.device("cpu"))
+        for step in range(BUDGET):
+            token, kind, boundary = numbers.randrange(4), numbers.choice("wlll-"), numbers.random() < 0.4
+            token += 50_000 if kind == "l" else 0
+            alone.advance(token, kind == "w", kind == "l", boundary)
+            both = (torch.tensor([value] * 2) for value in (token, kind == "w", kind == "l", boundary))
+            several.advance(*both)
+            assert several.closed.tolist() == [alone.closed] * 2
+            assert several.revisits.tolist() == [alone.revisits] * 2
+            if alone.closed:
+                ends.add(step)
+                break
+    assert len(ends) > 1
+
+
+def test_the_next_word_at_one_coordinate_less_is_another_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids and coordinates are hashed with factors of their own; twin: with the same one it comes again."""
+    said = [700, 10, 20, 31, 40, 701, 10, 20, 30, 40]
+
+    def ends() -> bool:
+        several = RepeatGuard(2, BUDGET, torch.device("cpu"))
+        for step, id in enumerate(said):
+            word = torch.tensor([id >= 700] * 2)
+            several.advance(torch.tensor([id] * 2), word, ~word, torch.tensor([step % 5 == 4] * 2))
+        return bool(several.closed.any())
+
+    assert not ends()
+    monkeypatch.setattr(guard, "_APART", guard._BASE)
+    assert ends()

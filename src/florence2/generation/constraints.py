@@ -45,8 +45,6 @@ class Constraint:
         # One grammar for all, the usual case, needs no copy of its classes per row.
         self.token_class = self.class_of.expand(len(rows), -1) if len(tables) == 1 else self.class_of[rows]  # (R, V)
         self.registers = torch.full((len(rows), 4), -1, device=device)
-        self.masks: dict[tuple[bool, ...], Tensor] = {}
-        """Of a single row: which tokens (1, V) belong to a set of classes."""
         self.guard = RepeatGuard(len(rows), policy.max_new_tokens, device) if policy.repeat_guard else None
 
     def allowed(self) -> Tensor:
@@ -55,13 +53,7 @@ class Constraint:
         if self.guard is not None:
             classes = classes & (self.closing[self.state] | ~self.guard.closed[:, None])
         floor = self.registers.gather(1, self.floor[self.state][:, None])  # (R, 1)
-        if len(classes) != 1 or classes.device.type != "cpu":
-            return classes.gather(1, self.token_class) & (self.bins >= floor)
-        # A single answer meets the same few sets of classes again and again; to ask which they are is free on a CPU.
-        key = tuple(classes[0].tolist())
-        if key not in self.masks:
-            self.masks[key] = classes.gather(1, self.token_class)
-        return self.masks[key] & (self.bins >= floor) if floor.item() >= 0 else self.masks[key]
+        return classes.gather(1, self.token_class) & (self.bins >= floor)
 
     def only_locations(self) -> tuple[Tensor, slice]:
         """((R,) True for rows that may write nothing but a location next, the ids of the location tokens)."""
@@ -94,7 +86,6 @@ class Constraint:
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only."""
         self.reorder(rows)
-        self.masks = {}
         one = len(self.offsets) == 1
         self.token_class = self.token_class[: len(rows)] if one else self.token_class[rows]
 

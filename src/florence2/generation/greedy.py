@@ -25,7 +25,10 @@ class Greedy:
         tokens = ranking.argmax(-1)
         logprobs = scores.gather(1, tokens[:, None])[:, 0]
         self.lengths += ~rows.finished
-        rows.extend(tokens.masked_fill(rows.finished, rows.pad_id), logprobs.masked_fill(rows.finished, 0.0))
+        if len(tokens) > 1:  # a single answer is asked no further when it is finished
+            tokens = tokens.masked_fill(rows.finished, rows.pad_id)
+            logprobs = logprobs.masked_fill(rows.finished, 0.0)
+        rows.extend(tokens, logprobs)
         rows.finished = rows.finished | (tokens == rows.eos_id)
         return rows.finished
 

@@ -17,6 +17,9 @@ POINT = 2
 
 _BASE = 6364136223846793005
 """Odd, so that no bit is lost when it multiplies modulo 2**64 (Knuth's MMIX generator)."""
+_APART = -7046029254386353131
+"""Another one (2**64 divided by the golden ratio): with the same, a word of the next id at one coordinate less would be
+the same thing."""
 
 
 class RepeatGuard:
@@ -45,7 +48,7 @@ class RepeatGuard:
         self.coordinates = _mix(self.coordinates, tokens).masked_fill(~location, 0)
         self.count = (self.count + 1).masked_fill(~location, 0)
 
-        thing = _mix(self.words, self.coordinates)
+        thing = self.words * _APART + self.coordinates
         complete = boundary & (self.count > 0)
         again = complete & (self.things == thing[:, None]).any(-1)
         self.revisits = self.revisits + (again & (self.count == POINT))
@@ -60,6 +63,33 @@ class RepeatGuard:
         """Row i goes on from where row ``rows[i]`` stands."""
         for name, value in vars(self).items():
             setattr(self, name, value[rows])
+
+
+class SingleGuard:
+    """The same for a single answer, in plain numbers and without hashes."""
+
+    def __init__(self) -> None:
+        self.words: tuple[int, ...] = ()
+        self.in_words = False
+        self.coordinates: tuple[int, ...] = ()
+        self.said: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
+        self.revisits = 0
+        self.closed = False
+
+    def advance(self, token: int, word: bool, location: bool, boundary: bool) -> None:
+        if word:
+            self.words = (*self.words, token) if self.in_words else (token,)
+        self.in_words = word
+        self.coordinates = (*self.coordinates, token) if location else ()
+        if not boundary:
+            return
+        if self.coordinates:
+            thing = self.words, self.coordinates
+            if thing in self.said:
+                self.revisits += len(self.coordinates) == POINT
+                self.closed |= len(self.coordinates) > POINT or self.revisits > POINT_REVISITS
+            self.said.add(thing)
+        self.coordinates = ()
 
 
 def _mix(before: Tensor, value: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from florence2.generation.constraints import Constraint
 from florence2.generation.drafts import Draft
 from florence2.generation.greedy import Greedy
 from florence2.generation.rows import Generated, Rows
+from florence2.generation.single import SingleConstraint
 from florence2.model.runtime import EncodedRows, Runtime
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def alternatives(
         raise ConfigError(f"{len(automata)} automata were given for {memory.rows} rows; give one per row, or one")
     constraint = None
     if policy.constrained and any(automata):
-        constraint = Constraint(automata, policy, model.config.text.vocab_size, memory.states.device)
+        device = memory.states.device
+        kind = SingleConstraint if len(automata) == policy.num_beams == 1 and device.type == "cpu" else Constraint
+        constraint = kind(automata, policy, model.config.text.vocab_size, device)
     rows = Rows(model, memory, policy, constraint, draft)
     search = Greedy(rows) if policy.num_beams == 1 else Beams(rows)
 
