@@ -20,7 +20,8 @@ from florence2.compiled import CompiledModel, StepKernel, kernel, no_coincidence
 from florence2.compiled.kernel import gather, product, vocabulary
 from florence2.errors import ConfigError
 from florence2.model import Florence2Model, int8, packing
-from florence2.model.packed import Blocked, Halves, Matrix, Packed, Rounded, quantized_engine
+from florence2.model.packed import Blocked, Halves, Matrix, Packed, quantized_engine
+from florence2.model.rounded import Rounded
 from tests.test_compiled import answers, differ
 from tests.tiny_checkpoint import picture, tiny_checkpoint
 

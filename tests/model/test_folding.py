@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from florence2.model import folding, int8, packed, packing
+from florence2.model import folding, int8, packing, rounded
 from florence2.model.davit import ChannelAttention
 from florence2.model.folding import Bytes, Floats, Folded
-from florence2.model.packed import RoundedForMany
+from florence2.model.rounded import RoundedForMany
 from tests.model.test_savings import Operations
 from tests.model.tiny import tiny_model
 
-needs_sums = pytest.mark.skipif(not packed.sums_bytes(), reason="no products of bytes on this processor")
+needs_sums = pytest.mark.skipif(not rounded.sums_bytes(), reason="no products of bytes on this processor")
 
 
 def random_attention(channels: int = 32) -> ChannelAttention:

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from florence2.config import VisionConfig
 from florence2.model.attention import attend
-from florence2.model.linear import Linear, linear_gelu
+from florence2.model.linear import Linear, feed_forward
 
 
 class DaViT(nn.Module):
@@ -243,7 +243,7 @@ class MLP(nn.Module):
         return _in_parts(self._run, tokens, place, parts(x, self.ratio)).view_as(x)
 
     def _run(self, x: Tensor) -> Tensor:
-        return self.fc2(linear_gelu(self.fc1, x))
+        return feed_forward(self.fc1, self.fc2, x)
 
 
 ROOM = 16 * 2**20

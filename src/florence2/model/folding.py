@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from florence2.model.davit import parts
 from florence2.model.linear import Linear, linear
-from florence2.model.packed import scales_of, symmetric_bytes
+from florence2.model.rounded import scales_of, symmetric_bytes
 
 
 class Folded(nn.Module):

@@ -14,7 +14,8 @@ import torch
 from florence2.errors import ConfigError
 from florence2.model import packing
 from florence2.model.florence2 import Florence2Model
-from florence2.model.packed import Halves, Packed, Rounded, RoundedForMany, engine, multiplies_bytes, sums_bytes
+from florence2.model.packed import Halves, Packed
+from florence2.model.rounded import Rounded, RoundedForMany, engine, multiplies_bytes, sums_bytes
 
 SMALLEST, FOR_MANY = 256, 128
 """Rows and columns that a matrix must have to be worth it: for the few rows of a step, for those of an encoder."""

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from florence2.model import rounded
 from florence2.model.packed import Packed, onednn
 
 
@@ -48,6 +49,16 @@ def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
     if type(layer) is Linear and not torch.is_grad_enabled() and _faster_by_onednn(x, layer.weight):
         return onednn(x, layer.weight, layer.bias, "gelu")
     return F.gelu(layer(x))
+
+
+def feed_forward(first: Linear, second: Linear, x: Tensor) -> Tensor:
+    """second(gelu(first(x)))"""
+    if type(first) is type(second) is Linear:
+        packed = first.packed, second.packed
+        if isinstance(packed[0], rounded.RoundedForMany) and isinstance(packed[1], rounded.RoundedForMany):
+            return rounded.feed_forward(packed[0], packed[1], x)
+    made: Tensor = second(linear_gelu(first, x))
+    return made
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

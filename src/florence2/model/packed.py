@@ -6,20 +6,16 @@ kind       kept as                     product
 Blocked    its own type, in blocks     oneDNN's, float32 or bfloat16; plain weights are rearranged each time
 Halves     float16                     FBGEMM's, in float32: a step reads two bytes a weight; only weights that
                                        float16 holds exactly, as those of all published checkpoints
-Rounded    8-bit integers              FBGEMM's, for few rows, inputs rounded call by call: answers differ
-Rounded-   the same, in blocks         oneDNN's, for the many rows of an encoder; results of the inputs' type
-ForMany
 =========  ==========================  ===================================================================
 
-All take (..., K) and give (..., N), of the type of what they take. The first two give what a plain product gives, up to
-the order of the sums, and can be made plain again bit by bit.
+All take (..., K) and give (..., N), of the type of what they take. These give what a plain product gives, up to
+the order of the sums, and can be made plain again bit by bit. Those of ``rounded`` are kinds too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import ClassVar, NamedTuple
@@ -27,8 +23,6 @@ from typing import ClassVar, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from florence2.errors import ConfigError
 
 
 class Matrix(NamedTuple):
@@ -115,7 +109,7 @@ class Halves(Packed):
 
     def __call__(self, x: Tensor, gelu: bool = False) -> Tensor:
         made: Tensor = torch.ops.quantized.linear_dynamic_fp16(x.float(), self.weight)
-        return (_gelu(made) if gelu else made).to(x.dtype)
+        return (gelu_of_few(made) if gelu else made).to(x.dtype)
 
     def plain(self) -> Tensor:
         weight, _ = torch.ops.quantized.linear_unpack_fp16(self.weight)
@@ -129,83 +123,7 @@ class Halves(Packed):
         return Halves, (self.plain(), self.rows().bias)
 
 
-class Bytes(Packed):
-    """Each output channel has its own scale, W ≈ s · Q with Q in -127..127 (symmetric); the inputs are rounded to 8
-    bits with one scale per call."""
-
-    rounds = True
-    made_of = torch.float32
-    bytes_per_weight = 1
-
-    def plain(self) -> Tensor:
-        raise ConfigError('weights of 8 bits cannot be made float again; load the model with dtype="float32"')
-
-
-class Rounded(Bytes):
-    """For few rows."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        scales = scales_of(weight).double()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that such tensors will go; the kernels have no other door yet
-            rounded = torch.quantize_per_channel(
-                weight.float(), scales, torch.zeros(len(weight)).long(), 0, torch.qint8
-            )
-            with quantized_engine(engine()):
-                self.weight = torch.ops.quantized.linear_prepack(rounded, None if bias is None else bias.float())
-
-    def __call__(self, x: Tensor, gelu: bool = False) -> Tensor:
-        made: Tensor = torch.ops.quantized.linear_dynamic(x.float(), self.weight, reduce_range())
-        return (_gelu(made) if gelu else made).to(x.dtype)
-
-    def rows(self) -> Matrix:
-        weight, bias = torch.ops.quantized.linear_unpack(self.weight)
-        return Matrix(weight.int_repr(), weight.q_per_channel_scales().float(), None if bias is None else bias.clone())
-
-
-class RoundedForMany(Bytes):
-    """Of many rows a GELU is taken while the results are in the cache, and they are written in half precision where the
-    inputs are."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        scales = scales_of(weight)
-        self._keep((weight.float() / scales[:, None]).round_().to(torch.int8), scales, bias)
-
-    def _keep(self, rounded: Tensor, scales: Tensor, bias: Tensor | None) -> None:
-        self.weight: Tensor = torch.ops.onednn.qlinear_prepack(rounded, None)
-        self.scales, self.zeros = scales, torch.zeros(len(scales), dtype=torch.int32)
-        self.bias = None if bias is None else bias.float()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # see Rounded; it is said once
-            _as_bytes(torch.zeros(1, 1))
-
-    def __call__(self, x: Tensor, gelu: bool = False) -> Tensor:
-        inputs, scale, zero = _as_bytes(x.reshape(-1, x.shape[-1]))
-        name, algorithm = ("gelu", "none") if gelu else ("none", "")
-        made: Tensor = torch.ops.onednn.qlinear_pointwise(
-            inputs, scale, zero, self.weight, self.scales, self.zeros, self.bias, 1.0, 0, x.dtype, name, [], algorithm
-        )
-        return made.view(*x.shape[:-1], -1)
-
-    def rows(self) -> Matrix:
-        return Matrix(self.weight.to_dense().t().contiguous(), self.scales, self.bias)
-
-    def __reduce__(self) -> tuple[Callable[..., RoundedForMany], Matrix]:
-        return _as_it_was, self.rows()
-
-
-def _as_it_was(rounded: Tensor, scales: Tensor, bias: Tensor | None) -> RoundedForMany:
-    made = RoundedForMany.__new__(RoundedForMany)
-    made._keep(rounded, scales, bias)
-    return made
-
-
-def scales_of(weight: Tensor) -> Tensor:
-    """(N, K) → (N,) float32, what one step of each row's 8-bit numbers stands for."""
-    return (weight.abs().amax(1).float() / 127).clamp_min(torch.finfo(torch.float32).tiny)
-
-
-def _gelu(x: Tensor) -> Tensor:
+def gelu_of_few(x: Tensor) -> Tensor:
     """The exact one. PyTorch gives what lies in one run to oneDNN, which takes 30 µs to begin. Of the few numbers of a
     step its own function is done before that; it is called for what is turned round."""
     if x.numel() > FEW or x.numel() % 2:
@@ -215,34 +133,6 @@ def _gelu(x: Tensor) -> Tensor:
 
 FEW = 2**15
 """Numbers up to which a single thread computes a function of each as fast as several."""
-
-
-def _as_bytes(x: Tensor) -> tuple[Tensor, float, int]:
-    """x ≈ scale · (bytes - zero), from the least to the largest of it."""
-    steps = 127 if reduce_range() else 255
-    least, largest = _reach(x)
-    scale = max((largest - least) / steps, torch.finfo(torch.float32).tiny)
-    zero = round(-least / scale)
-    rounded = torch.quantize_per_tensor(x.float(), scale, zero, torch.quint8)
-    return _in_place(rounded, torch.uint8), scale, zero
-
-
-def symmetric_bytes(x: Tensor) -> tuple[Tensor, float]:
-    """x ≈ scale · bytes, which are -127..127."""
-    least, largest = _reach(x)
-    scale = max(-least, largest, 127 * torch.finfo(torch.float32).tiny) / 127
-    return _in_place(torch.quantize_per_tensor(x.float(), scale, 0, torch.qint8), torch.int8), scale
-
-
-def _reach(x: Tensor) -> tuple[float, float]:
-    """The least and the largest number, and 0 between them."""
-    least, largest = (number.item() for number in torch.aminmax(x))
-    return min(least, 0.0), max(largest, 0.0)
-
-
-def _in_place(rounded: Tensor, dtype: torch.dtype) -> Tensor:
-    """The same memory as plain bytes: a copy of them would take as long as the product."""
-    return torch.empty(0, dtype=dtype).set_(rounded.untyped_storage(), 0, rounded.shape, rounded.stride())
 
 
 class VocabularyHead(nn.Module):
@@ -289,33 +179,3 @@ def multiplies_halves() -> bool:
     return "fbgemm" in torch.backends.quantized.supported_engines and hasattr(
         torch.ops.quantized, "linear_prepack_fp16"
     )
-
-
-def engine() -> str:
-    """Whose 8-bit kernels there are for few rows. Raises ConfigError where there are none."""
-    there = torch.backends.quantized.supported_engines
-    found = next((name for name in ("fbgemm", "x86", "qnnpack") if name in there), None)
-    if found is None or not hasattr(torch.ops.quantized, "linear_dynamic"):
-        raise ConfigError(
-            f"this build of PyTorch {torch.__version__} has no 8-bit kernels (it has {', '.join(there)}); load with "
-            'dtype="float32" or "bfloat16"'
-        )
-    return found
-
-
-@functools.cache
-def multiplies_bytes() -> bool:
-    """Whether this build has oneDNN's products of 8-bit weights."""
-    return "onednn" in torch.backends.quantized.supported_engines and hasattr(torch.ops.onednn, "qlinear_pointwise")
-
-
-@functools.cache
-def sums_bytes() -> bool:
-    """Whether products of bytes are summed up as they are, with no weight that is packed before."""
-    return multiplies_bytes() and not reduce_range() and hasattr(torch, "_int_mm")
-
-
-@functools.cache
-def reduce_range() -> bool:
-    """Inputs of 7 bits, where the processor adds products in 16 bits and would overflow."""
-    return not torch.cpu._is_vnni_supported()

@@ -1,6 +1,6 @@
 """A model whose weights lie as this processor multiplies them: it answers faster, and can do nothing else.
 
-What is packed, and how, is a plan: for each linear layer the kinds of :mod:`florence2.model.packed` to try, best
+What is packed, and how, is a plan: for each linear layer the kinds of ``packed`` and ``rounded`` to try, best
 first. :func:`exact` makes the one that rounds none of them; ``int8`` has one that rounds. No weight is there twice: one
 on the meta device stands in the place of a packed one, of the same shape and type, which raises an error when it is
 computed with. :func:`unpack` gives the same bits back. The self-attention's three projections of one input become one
@@ -27,11 +27,11 @@ from florence2.model.packed import (
     Blocked,
     Halves,
     Packed,
-    Rounded,
     VocabularyHead,
     multiplies_halves,
     quantized_engine,
 )
+from florence2.model.rounded import Rounded
 
 Plan = Callable[[str, tuple[int, ...]], Sequence[type[Packed]]]
 """(a layer's name, the shape of its weight) → the kinds to try; none leave it plain. ``HEAD`` is the vocabulary."""

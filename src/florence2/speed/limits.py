@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from florence2.checkpoints import configs
 from florence2.config import Florence2Config
 from florence2.model import Florence2Model
-from florence2.model.packed import RoundedForMany
+from florence2.model.rounded import RoundedForMany
 from florence2.speed import stages
 from florence2.speed.timing import Measured, timed
 
