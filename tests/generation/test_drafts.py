@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from florence2.config import SHIPPED_POLICY, DecodingPolicy
 from florence2.generation import Generated, drafts, generate
-from florence2.generation.constraints import Constraint
 from florence2.generation.drafts import Draft, FromAnswer, FromText
+from florence2.generation.single import SingleConstraint
 from florence2.language import grammar
 from florence2.language.tasks import get
 from florence2.language.tokenizer import Tokenizer
@@ -263,7 +263,7 @@ def test_what_the_grammar_forces_is_not_looked_up(
         counted.taste = torch.zeros_like(counted.taste)
         counted.taste[:, [tokenizer.encode_plain(label)[0] for label in labels]] = 60 + seed % 2
         with monkeypatch.context() as patched:
-            patched.setattr(Constraint, "forced", lambda self: torch.zeros(1, dtype=torch.bool))
+            patched.setattr(SingleConstraint, "leaves_a_choice", lambda self, finished: True)
             plain = decode(counted, memory, policy, None, automaton)
             many, counted.steps = counted.steps, 0
         found = decode(counted, memory, policy, Guess(plain.ids, {7}) if guessing else None, automaton)

@@ -63,6 +63,10 @@ class Constraint:
         """(R,) True for rows that may write one token and no other next."""
         return self.alone[self.state]
 
+    def leaves_a_choice(self, finished: Tensor) -> bool:
+        """Whether any row that is not ``finished`` may write more than one token next."""
+        return not bool((self.forced() | finished).all())
+
     def within(self, left: int) -> Tensor:
         """(R, V) True for the tokens behind which the answer can still be ended, ``left`` tokens in all."""
         return (self.needs[self.state] <= left).gather(1, self.token_class)

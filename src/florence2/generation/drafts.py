@@ -59,6 +59,8 @@ class FromText:
     def propose(self, written: Sequence[int]) -> list[int]:
         if len(written) == FORCED:
             return self._guess(0)
+        if not self.is_word(written[-1]) and not self._between_boxes(written):
+            return []
         place: int | None = None  # in the text, where the answer may go on
         end = 0
         for words, run in itertools.groupby(written[FORCED:], self.is_word):
@@ -70,8 +72,12 @@ class FromText:
                 end = found + len(said) if found >= 0 else end
                 place = end if found >= 0 else None
             else:
-                place = self._next_phrase(end) if len(ids) % BOX == 0 else None
+                place = self._next_phrase(end)
         return [] if place is None else self._guess(place)
+
+    def _between_boxes(self, written: Sequence[int]) -> bool:
+        locations = itertools.takewhile(lambda id: not self.is_word(id), reversed(written[FORCED:]))
+        return sum(1 for _ in locations) % BOX == 0
 
     def _guess(self, place: int) -> list[int]:
         """The words of the text from there to where a phrase is likely to end."""

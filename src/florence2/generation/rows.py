@@ -110,7 +110,7 @@ class Rows:
         model then: it reads the token together with the next one."""
         if self.constraint is None or self.policy.num_beams > 1:
             return False
-        if not bool((self.constraint.forced() | self.finished).all()):
+        if self.constraint.leaves_a_choice(self.finished):
             return False
         if self.ahead:  # looked up by a guess already
             self.ahead.pop(0)

@@ -33,6 +33,7 @@ class SingleConstraint(Constraint):
         self.states = torch.arange(len(self.next))[:, None].unbind()
         # The same memory, number by number.
         self.moves, self.stores, self.floors = self.next.numpy(), self.store.numpy(), self.floor.numpy()
+        self.is_alone = self.alone.numpy()
         self.kind_of, self.bin_of = self.token_class[0].numpy(), self.bins.numpy()
         self.watch = None if self.guard is None else SingleGuard()
         self.masks: dict[tuple[bool, ...], Tensor] = {}
@@ -51,6 +52,9 @@ class SingleConstraint(Constraint):
             mask = self.mask_at[self.at, closed] = self.masks[key]
         floor = self.register[self.floors[self.at]]
         return mask if floor < 0 else mask & (self.bins >= floor)
+
+    def leaves_a_choice(self, finished: Tensor) -> bool:
+        return not self.is_alone[self.at]
 
     def advance(self, tokens: Tensor) -> None:
         token = int(tokens)
