@@ -13,7 +13,7 @@ from torch import nn
 
 from florence2 import Florence2, checkpoints
 from florence2.checkpoints import formats
-from florence2.errors import CheckpointError, ConfigError
+from florence2.errors import CheckpointError, ConfigError, Florence2Error
 from florence2.model import count, int8, packing, rounded
 from florence2.model.davit import MLP
 from florence2.model.packed import Packed, VocabularyHead
@@ -87,6 +87,14 @@ def test_between_two_products_are_bytes(monkeypatch: pytest.MonkeyPatch) -> None
     with torch.no_grad(), Operations() as seen:
         assert torch.equal(rounded.feed_forward(kinds[0], kinds[1], x), kinds[1](kinds[0](x, gelu=True)))
     assert seen.numbers["quantize_per_tensor"] >= 2 * 5 * x.numel()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_no_numbers_are_said(layer: nn.Linear, number: float) -> None:
+    x = torch.randn(8, 300)
+    x[3, 4] = number
+    with pytest.raises(Florence2Error, match="computes what 8 bits cannot hold"):
+        RoundedForMany(layer.weight.detach(), layer.bias.detach())(x)
 
 
 def test_nothing_but_the_least_of_a_gelu() -> None:

@@ -30,7 +30,7 @@ class SingleConstraint(Constraint):
         super().__init__(automata, policy, vocab_size, device)
         self.at = int(self.state)
         self.register = self.registers[0].tolist()
-        self.states = torch.arange(len(self.next))[:, None].unbind()
+        self.states = torch.arange(len(self.next))
         # The same memory, number by number.
         self.moves, self.stores, self.floors = self.next.numpy(), self.store.numpy(), self.floor.numpy()
         self.is_alone = self.alone.numpy()
@@ -61,7 +61,7 @@ class SingleConstraint(Constraint):
         kind = int(self.kind_of[token])
         self.register[self.stores[self.at]] = int(self.bin_of[token])
         self.at = int(self.moves[self.at, kind])
-        self.state = self.states[self.at]
+        self.state = self.states[self.at : self.at + 1]
         if self.watch is not None:
             word = kind == TEXT or kind > OTHER
             self.watch.advance(token, word, kind == LOCATION, bool(self.boundary[self.at]))

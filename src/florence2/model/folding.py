@@ -91,13 +91,17 @@ class Floats:
 
     def squares(self) -> Tensor:
         """xᵀx: (C, C), symmetric: what lies left of the diagonal is copied from the other side of it."""
-        x = self.x
-        made = x.new_empty(x.shape[1], x.shape[1])
-        for start in range(0, len(made), STRIP):
+        C = self.x.shape[1]
+        made = self.x.new_empty(C, C, dtype=torch.promote_types(self.x.dtype, torch.float32))
+        for start in range(0, C, STRIP):
             here = slice(start, start + STRIP)
-            torch.mm(x[:, here].t(), x[:, start:], out=made[here, start:])
+            self._sum_up(here, start, made[here, start:])
             made[here, :start] = made[:start, here].t()
         return made
+
+    def _sum_up(self, columns: slice, start: int, onto: Tensor) -> None:
+        """Writes the products of some columns with all from ``start`` on."""
+        torch.mm(self.x[:, columns].t(), self.x[:, start:], out=onto)
 
     def add_product(self, weight: Tensor, bias: Tensor, onto: Tensor) -> None:
         """onto += x Wᵀ + b, for a weight (C, C)."""
@@ -114,12 +118,13 @@ class Bytes(Floats):
         self.bytes, self.scale = symmetric_bytes(x)
 
     def squares(self) -> Tensor:
-        N, C = self.bytes.shape
-        made = self.x.new_zeros(C, C, dtype=torch.float32)
-        for start in range(0, N, ROWS):
-            some = self.bytes[start : start + ROWS]
-            made += torch._int_mm(some.t(), some)
-        return made.mul_(self.scale**2)
+        return super().squares().mul_(self.scale**2)
+
+    def _sum_up(self, columns: slice, start: int, onto: Tensor) -> None:
+        onto.zero_()
+        for row in range(0, len(self.bytes), ROWS):
+            some = self.bytes[row : row + ROWS]
+            onto += torch._int_mm(some[:, columns].t(), some[:, start:])
 
     def add_product(self, weight: Tensor, bias: Tensor, onto: Tensor) -> None:
         scales = scales_of(weight)

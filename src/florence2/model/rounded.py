@@ -11,6 +11,7 @@ RoundedForMany the same, in blocks      oneDNN's, for the many rows of an encode
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from florence2.errors import ConfigError
+from florence2.errors import ConfigError, Florence2Error
 from florence2.model.packed import Matrix, Packed, gelu_of_few, quantized_engine
 
 
@@ -121,7 +122,7 @@ def feed_forward(first: RoundedForMany, second: RoundedForMany, x: Tensor) -> Te
     return made.view(*x.shape[:-1], -1)
 
 
-FEWEST, EVERY, MARGIN = 1024, 32, 1.1
+FEWEST, EVERY, MARGIN = 512, 32, 1.1
 """Rows from which on it takes less time; one row in so many is in the sample; how much farther than it bytes reach."""
 LEAST, BEYOND = 0.17, 255
 """No GELU is less than minus that. The largest byte stands for all that is beyond the others."""
@@ -159,8 +160,13 @@ def symmetric_bytes(x: Tensor) -> tuple[Tensor, float]:
 
 
 def _reach(x: Tensor) -> tuple[float, float]:
-    """The least and the largest number, and 0 between them."""
+    """The least and the largest number, and 0 between them. Raises Florence2Error where they are no numbers."""
     least, largest = (number.item() for number in torch.aminmax(x))
+    if not math.isfinite(largest - least):
+        raise Florence2Error(
+            f"the model computes what 8 bits cannot hold, from {least} to {largest}; the weights are damaged, or this "
+            'type overflows: load the model with dtype="float32" or "bfloat16"'
+        )
     return min(least, 0.0), max(largest, 0.0)
 
 
