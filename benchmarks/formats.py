@@ -10,6 +10,7 @@ float32, as a share of their size; what that costs in answers is told by ``flore
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import tempfile
 from pathlib import Path
@@ -19,8 +20,8 @@ from scripted import report
 
 from florence2 import Florence2
 from florence2.model import Florence2Model
-from florence2.speed import random_weights, tables
-from florence2.speed.timing import timed
+from florence2.speed import random_weights, stages, tables
+from florence2.speed.timing import Stage, take_turns
 
 FORMATS = ("float32", "bfloat16", "int8")
 
@@ -47,17 +48,16 @@ def main() -> None:
             dtype: ((model.encode_image(inputs[dtype]).float() - exact).norm() / exact.norm()).item()
             for dtype, model in models.items()
         }
-        times: dict[str, list[float]] = {dtype: [] for dtype in models}
-        for turn in range(a.rounds + 2):
-            for dtype, model in models.items():
-                took = timed(lambda model=model, dtype=dtype: model.encode_image(inputs[dtype]))  # type: ignore[misc]
-                if turn >= 2:
-                    times[dtype].append(took)
-    medians = {dtype: statistics.median(found) for dtype, found in times.items()}
+        encoders = {
+            dtype: [Stage(stages.IMAGE, functools.partial(model.encode_image, inputs[dtype]))]
+            for dtype, model in models.items()
+        }
+        (found,) = take_turns(encoders, a.rounds, torch.device("cpu"), warm=2)
+    medians = {dtype: statistics.median(seconds) for dtype, seconds in found.seconds.items()}
     result = {
         "machine": tables.machine(torch.device("cpu")),
         "seconds": medians,
-        "least": {dtype: min(found) for dtype, found in times.items()},
+        "least": {dtype: min(seconds) for dtype, seconds in found.seconds.items()},
         "times_faster": medians[a.beside] / medians[a.dtype],
         "from_float32": apart,
     }

@@ -8,8 +8,9 @@ from torch import nn
 
 from florence2.model import folding, int8, packing, rounded
 from florence2.model.davit import ChannelAttention
-from florence2.model.folding import Bytes, Floats, Folded
+from florence2.model.folding import Folded, Tokens, TokensInBytes
 from florence2.model.rounded import RoundedForMany
+from tests.model.test_int8 import apart
 from tests.model.test_savings import Operations
 from tests.model.tiny import tiny_model
 
@@ -21,10 +22,6 @@ def random_attention(channels: int = 32) -> ChannelAttention:
     attention = ChannelAttention(channels, 4)
     nn.init.normal_(attention.proj.bias)
     return attention
-
-
-def apart(ours: torch.Tensor, exact: torch.Tensor) -> float:
-    return ((ours.float() - exact).norm() / exact.norm()).item()
 
 
 @pytest.mark.parametrize(("side", "products"), [(16, 1), (6, 4)])
@@ -54,7 +51,7 @@ def test_a_symmetric_product_is_made_from_one_side(channels: int) -> None:
     """In strips of 128 columns, the last one narrower or not; of 512 columns five eighths of the numbers."""
     x = torch.randn(40, channels, dtype=torch.float64)
     with Operations() as seen:
-        made = Floats(x).squares()
+        made = Tokens(x).squares()
     torch.testing.assert_close(made, x.t() @ x)
     widths = range(channels, 0, -128)  # of the strips
     assert seen.numbers["mm"] == sum(width * min(width, 128) for width in widths)
@@ -88,7 +85,7 @@ def test_sums_of_bytes_are_exact(rows: int, monkeypatch: pytest.MonkeyPatch) -> 
     """In however many pieces; twin: the tokens themselves give other numbers."""
     x = torch.randn(50, 24, dtype=torch.float64)
     monkeypatch.setattr(folding, "ROWS", rows)
-    tokens = Bytes(x.float())
+    tokens = TokensInBytes(x.float())
     numbers = tokens.bytes.double()
     assert numbers.abs().max() == 127
     torch.testing.assert_close(tokens.squares().double(), numbers.t() @ numbers * tokens.scale**2, rtol=1e-6, atol=0)
@@ -123,7 +120,7 @@ def test_which_attentions_are_folded_in_8_bits(monkeypatch: pytest.MonkeyPatch) 
             channels = attention.proj.weight.shape[0]
             if channels == 16 and sums:
                 assert isinstance(attention.folded, Folded)
-                assert attention.folded.tokens is Bytes
+                assert attention.folded.tokens is TokensInBytes
                 assert not attention.qkv.weight.is_meta
                 assert attention.qkv.packed is attention.proj.packed is None
             elif channels >= 16:

@@ -71,8 +71,8 @@ class FromText:
                 found = self.text.find(said) if found < 0 else found
                 end = found + len(said) if found >= 0 else end
                 place = end if found >= 0 else None
-            else:
-                place = self._next_phrase(end)
+        if not self.is_word(written[-1]):
+            place = self._next_phrase(end)
         return [] if place is None else self._guess(place)
 
     def _between_boxes(self, written: Sequence[int]) -> bool:

@@ -160,7 +160,8 @@ class WindowAttention(nn.Module):
             if onto is not None:
                 return onto.add_(self(x, torch.zeros_like(x))[:, :H, :W])
         bands, place = self._bands(x), None if onto is None else self._bands(onto)
-        made = _in_parts(self._within, bands, place, parts(x, 2 * s * s * self.heads // x.shape[-1]))
+        larger = 2 * s * s * self.heads // x.shape[-1]  # than the map, so many times, are scores and weights
+        made = _in_parts(self._within, bands, place, parts(x, larger))
         return made.transpose(1, 2).reshape(x.shape)[:, :H, :W] if onto is None else onto
 
     def _bands(self, x: Tensor) -> Tensor:

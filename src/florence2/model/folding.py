@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from florence2.model.davit import parts
 from florence2.model.linear import Linear, linear
-from florence2.model.rounded import scales_of, symmetric_bytes
+from florence2.model.rounded import symmetric_bytes, weight_in_bytes
 
 
 class Folded(nn.Module):
@@ -30,14 +30,14 @@ class Folded(nn.Module):
         v_weight: Tensor,
         v_bias: Tensor,
         for_sums: tuple[Tensor, Tensor] | None = None,
-        tokens: type[Floats] | None = None,
+        tokens: type[Tokens] | None = None,
     ) -> None:
         """``queries_keys`` is their product, (..., C) → (..., 2C), and ``for_sums`` weight and bias of it, where sums
         over tokens give the scores. ``tokens`` is the form in which these are computed with."""
         super().__init__()
         self.queries_keys, self.v_weight, self.v_bias = queries_keys, v_weight, v_bias
         self.for_sums = for_sums
-        self.tokens: type[Floats] = tokens or Floats
+        self.tokens: type[Tokens] = tokens or Tokens
 
     @classmethod
     def of(cls, qkv: Linear, rounds: bool = False) -> Folded:
@@ -46,16 +46,19 @@ class Folded(nn.Module):
         (weight, v_weight), (bias, v_bias) = qkv.weight.tensor_split([last]), qkv.bias.tensor_split([last])
         by_sums = rounds or weight.dtype == torch.float32
         queries_keys = functools.partial(linear, weight=weight, bias=bias)
-        return cls(queries_keys, v_weight, v_bias, (weight, bias) if by_sums else None, Bytes if rounds else Floats)
+        return cls(
+            queries_keys, v_weight, v_bias, (weight, bias) if by_sums else None, TokensInBytes if rounds else Tokens
+        )
 
     def forward(self, x: Tensor, onto: Tensor, groups: int, proj: nn.Linear) -> None:
         """(B, N, C) both; the result is added to the second, in its place."""
         B, N, C = x.shape
         c = C // groups
         folds = N >= 2 * C  # else the products of matrices cost more than they save
-        photos = [self.tokens(photo) if folds else Floats(linear(photo, self.v_weight)) for photo in x]
+        photos = [self.tokens(photo) if folds else Tokens(linear(photo, self.v_weight)) for photo in x]
         if folds and self.for_sums is not None:
-            scores = torch.stack([_scores_by_sums(photo, *self.for_sums, groups) for photo in photos])
+            weight, q_k_bias = (tensor.float() for tensor in self.for_sums)
+            scores = torch.stack([_scores_by_sums(photo, weight, q_k_bias, groups) for photo in photos])
         else:
             scores = self._scores(x, groups)
         weights = scores.softmax(-1).transpose(-2, -1).to(x.dtype)  # (B, groups, c, c)
@@ -79,7 +82,7 @@ class Folded(nn.Module):
         return scores.view(B, groups, C // groups, C // groups)
 
 
-class Floats:
+class Tokens:
     """Tokens (N, C) of one photo: the two products over all of them."""
 
     def __init__(self, x: Tensor) -> None:
@@ -110,7 +113,7 @@ class Floats:
             place.add_(linear(part, weight, bias))
 
 
-class Bytes(Floats):
+class TokensInBytes(Tokens):
     """Rounded to 8 bits, x ≈ scale · bytes; products are sums of integers, which are exact."""
 
     def __init__(self, x: Tensor) -> None:
@@ -127,8 +130,7 @@ class Bytes(Floats):
             onto += torch._int_mm(some[:, columns].t(), some[:, start:])
 
     def add_product(self, weight: Tensor, bias: Tensor, onto: Tensor) -> None:
-        scales = scales_of(weight)
-        rounded = (weight.float() / scales[:, None]).round_().to(torch.int8)
+        rounded, scales = weight_in_bytes(weight)
         scales, bias = scales * self.scale, bias.float()
         count = parts(self.x, 4)
         for part, place in zip(self.bytes.chunk(count), onto.chunk(count), strict=True):
@@ -142,10 +144,10 @@ ROWS = 2**17
 """Of numbers up to 127 so many squares fit a sum of 32 bits."""
 
 
-def _scores_by_sums(photo: Floats, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+def _scores_by_sums(photo: Tokens, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """Tokens (N, C), and (2C, C) and (2C,) of queries and keys → (groups, c, c)."""
     N, C = photo.x.shape
-    (q, k), (q_bias, k_bias) = weight.float().chunk(2), bias.float().chunk(2)
+    (q, k), (q_bias, k_bias) = weight.chunk(2), bias.chunk(2)
     sums = photo.sums()
     half = torch.addr(linear(q, photo.squares()), q_bias, sums)  # Wqᵀ G + bq sᵀ; G is symmetric
     rest = (q @ sums + N * q_bias).view(groups, -1, 1) * k_bias.view(groups, 1, -1)

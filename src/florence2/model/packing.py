@@ -89,7 +89,7 @@ def pack(model: Florence2Model, plan: Plan, source: Source | None = None) -> Flo
 
     Layers that an adapter has changed stay as they are. From a ``source`` come the weights that :func:`packable` names.
     """
-    joined: set[str] = set()
+    taken: set[str] = set()
     halving = quantized_engine("fbgemm") if multiplies_halves() else contextlib.nullcontext()
     with torch.no_grad(), halving, _Packer(model.text.logits_bias.dtype, source or Source()) as packer:
         # The image encoder comes first: its packing takes all cores, that of the language model may take one each.
@@ -99,18 +99,18 @@ def pack(model: Florence2Model, plan: Plan, source: Source | None = None) -> Flo
             if behind or not (is_plain(channels.qkv) and is_plain(channels.proj)):
                 continue
             packer.fold(f"{name}.qkv.weight", channels, kinds)
-            joined.update((f"{name}.qkv", f"{name}.proj"))
+            taken.update((f"{name}.qkv", f"{name}.proj"))
         for name, layer in _linears(model):
-            if is_plain(layer) and not name.startswith("text.") and name not in joined:
+            if is_plain(layer) and not name.startswith("text.") and name not in taken:
                 packer.add({name: layer}, plan)
         packer.vocabulary(model.text, plan)
         for name, attention in _self_attentions(model):
             layers = {f"{name}.{part}": getattr(attention, part) for part in PROJECTIONS}
             if all(is_plain(layer) for layer in layers.values()):
                 packer.add(layers, plan, attention)
-                joined.update(layers)
+                taken.update(layers)
         for name, layer in _linears(model):
-            if is_plain(layer) and name.startswith("text.") and name not in joined:
+            if is_plain(layer) and name.startswith("text.") and name not in taken:
                 packer.add({name: layer}, plan)
     if model.text.logits_bias.dtype == torch.bfloat16 and _steps_in_float32(model):
         model.text.decoder.steps_in = torch.float32
@@ -234,9 +234,9 @@ class _Packer:
         """Of a channel attention only queries and keys are packed: the values' weight is multiplied with others first.
         For rounded tokens neither is."""
         layer, rounds = attention.qkv, bool(kinds) and kinds[0].rounds
-        if not kinds or rounds:
-            if kinds:
-                self._keep(name, self.source.read(name, layer.weight).detach(), layer)
+        if rounds:
+            self._keep(name, self.source.read(name, layer.weight).detach(), layer)
+        if rounds or not kinds:
             attention.folded = Folded.of(layer, rounds)
             return
         weight, buffer = self._in_one({name: self.source.read(name, layer.weight)}, kinds[0])

@@ -62,8 +62,7 @@ class RoundedForMany(Bytes):
     inputs are."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        scales = scales_of(weight)
-        self._keep((weight.float() / scales[:, None]).round_().to(torch.int8), scales, bias)
+        self._keep(*weight_in_bytes(weight), bias)
 
     def _keep(self, rounded: Tensor, scales: Tensor, bias: Tensor | None) -> None:
         self.weight: Tensor = torch.ops.onednn.qlinear_prepack(rounded, None)
@@ -105,10 +104,10 @@ def feed_forward(first: RoundedForMany, second: RoundedForMany, x: Tensor) -> Te
     For that their range has to be known before. A sample of the rows gives it; the few that go beyond it, as many
     as one of the sample stands for, whatever the numbers are, are computed again by themselves: none is cut off.
     """
-    inputs = as_bytes(x.reshape(-1, x.shape[-1]))
-    if len(inputs.numbers) < FEWEST or reduce_range():
-        made = second.product(as_bytes(first.product(inputs, x.dtype, gelu=True)), x.dtype)
-        return made.view(*x.shape[:-1], -1)
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) < FEWEST or reduce_range():
+        return second(first(x, gelu=True))
+    inputs = as_bytes(rows)
     sample = inputs._replace(numbers=inputs.numbers[::EVERY].contiguous())
     largest = max(0.0, MARGIN * first.product(sample, x.dtype, gelu=True).amax().item())
     scale = (largest + LEAST) / (BEYOND - 1)
@@ -116,9 +115,9 @@ def feed_forward(first: RoundedForMany, second: RoundedForMany, x: Tensor) -> Te
     between = first.product(inputs, torch.uint8, True, scale, zero)
     made = second.product(InBytes(between, scale, zero), x.dtype)
     if between.max() == BEYOND:
-        rows = (between.amax(1) == BEYOND).nonzero()[:, 0]
-        again = first.product(inputs._replace(numbers=inputs.numbers[rows]), x.dtype, gelu=True)
-        made[rows] = second.product(as_bytes(again), x.dtype)
+        over = (between.amax(1) == BEYOND).nonzero()[:, 0]
+        again = first.product(inputs._replace(numbers=inputs.numbers[over]), x.dtype, gelu=True)
+        made[over] = second.product(as_bytes(again), x.dtype)
     return made.view(*x.shape[:-1], -1)
 
 
@@ -131,6 +130,12 @@ LEAST, BEYOND = 0.17, 255
 def scales_of(weight: Tensor) -> Tensor:
     """(N, K) → (N,) float32, what one step of each row's 8-bit numbers stands for."""
     return (weight.abs().amax(1).float() / 127).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def weight_in_bytes(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, K) → the same int8, and (N,) scales: weight ≈ scales · bytes, row by row."""
+    scales = scales_of(weight)
+    return (weight.float() / scales[:, None]).round_().to(torch.int8), scales
 
 
 class InBytes(NamedTuple):
